@@ -1,0 +1,40 @@
+"""Data-parallel training in JAX, proven: any number of devices, exact resume, exact evaluation.
+
+The names below are imported when they are first used: `import jaxmnist` starts no backend and does
+not import JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmnist.config import get_config as get_config
+    from jaxmnist.runs.evaluate import evaluate as evaluate
+    from jaxmnist.runs.predict import predict as predict
+    from jaxmnist.runs.result import Result as Result
+    from jaxmnist.runs.train import train as train
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Result": "jaxmnist.runs.result",
+    "evaluate": "jaxmnist.runs.evaluate",
+    "get_config": "jaxmnist.config",
+    "predict": "jaxmnist.runs.predict",
+    "train": "jaxmnist.runs.train",
+}
+_MODULES = ("config", "datasets", "errors", "models", "step", "testing")
+
+__all__ = ["Result", "evaluate", "get_config", "predict", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"jaxmnist.{name}")
+    raise AttributeError(f"module 'jaxmnist' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE, *_MODULES])

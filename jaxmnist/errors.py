@@ -1,0 +1,64 @@
+"""Every error that jaxmnist raises on purpose; each message names the value, the rule and the repair."""
+
+from collections.abc import Sequence
+
+
+class JaxmnistError(Exception):
+    """Base of all errors raised on purpose; the command line prints its text and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(JaxmnistError, ValueError):
+    """A command line or an argument of the Python API that cannot be understood."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """One or more faults of a configuration, all those of a stage at once.
+
+    Attributes:
+      faults: one sentence for each fault.
+    """
+
+    def __init__(self, faults: Sequence[str]):
+        self.faults = tuple(faults)
+        if len(self.faults) == 1:
+            text = f"configuration: {self.faults[0]}"
+        else:
+            lines = "".join(f"\n  - {fault}" for fault in self.faults)
+            text = f"configuration: {len(self.faults)} faults:{lines}"
+        super().__init__(text)
+
+
+class DataError(JaxmnistError, ValueError):
+    """A data set that is missing, damaged or not what it says it is."""
+
+
+class ModelError(JaxmnistError, ValueError):
+    """A model that breaks the contract of the train step."""
+
+
+class WorkdirError(JaxmnistError):
+    """A work directory that cannot be used for what was asked."""
+
+
+class CheckpointError(JaxmnistError):
+    """A checkpoint that is missing, damaged or of another format."""
+
+
+class NonFiniteLossError(JaxmnistError):
+    """The loss became NaN or infinite; the run stopped."""
+
+
+class Interrupted(JaxmnistError):
+    """The run was asked to stop by a signal, saved its state and can be resumed.
+
+    Attributes:
+      exit_code: 128 + the signal's number.
+    """
+
+    def __init__(self, message: str, *, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,178 @@
+"""Which devices a run uses, and how arrays come to lie on them."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxmnist.config import VIRTUAL_SHARDS, nearest_multiples
+from jaxmnist.errors import ConfigError
+
+DATA_AXIS = "data"
+# Fewer rows than this on a device cost more in dispatch than a second CPU device saves.
+MIN_ROWS_PER_CPU_DEVICE = 8
+_COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds"
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity mask, cut down by the cgroup's CPU quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every operating system
+        cores = os.cpu_count() or 1
+    for path in ("/sys/fs/cgroup/cpu.max",):
+        try:
+            quota, period = Path(path).read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
+
+
+def default_cpu_devices(batch_size: int, *, cores: int) -> int:
+    """The largest divisor of the batch that is at most `cores` and leaves enough rows a device."""
+    for count in range(min(cores, batch_size), 1, -1):
+        if batch_size % count == 0 and batch_size // count >= MIN_ROWS_PER_CPU_DEVICE:
+            return count
+    return 1
+
+
+def prepare_backend(batch_size: int, *, cpu_devices: int | None, deterministic: bool) -> None:
+    """Sets up the CPU backend before it starts; does nothing once any backend runs.
+
+    JAX makes one CPU device unless told otherwise. Who said how many (`cpu_devices`,
+    `JAX_NUM_CPU_DEVICES` or an XLA flag) is obeyed; else as many are made as
+    `default_cpu_devices` says.
+
+    Args:
+      batch_size: rows in a global batch.
+      cpu_devices: number of CPU devices to make, or None.
+      deterministic: whether results must not depend on the number of threads: XLA takes other
+        convolution code where its thread pool has one thread only, so it gets two.
+
+    Raises:
+      ConfigError: `cpu_devices` was asked for after a backend had started with another count.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if deterministic and usable_cores() == 1:
+        os.environ.setdefault("NPROC", "2")
+    if _COLLECTIVE_TIMEOUT not in flags:
+        # Devices that share cores may reach an all-reduce minutes apart on a busy machine; XLA's
+        # own limit of 40 s would abort the process.
+        os.environ["XLA_FLAGS"] = f"{flags} {_COLLECTIVE_TIMEOUT}=600".strip()
+    told = "host_platform_device_count" in flags or "JAX_NUM_CPU_DEVICES" in os.environ
+    if cpu_devices is None and told:
+        return
+    count = cpu_devices or default_cpu_devices(batch_size, cores=usable_cores())
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        have = len(jax.devices("cpu"))
+        if cpu_devices is not None and have != cpu_devices:
+            raise ConfigError(
+                [
+                    f"parallel.cpu_devices={cpu_devices}, but JAX already runs with {have} CPU "
+                    "device(s) in this process: set it before anything uses JAX, or choose among "
+                    "them with parallel.devices"
+                ]
+            ) from error
+
+
+def data_mesh(count: int | None = None, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """A one-axis mesh over the devices, ordered so that each process's rows are contiguous.
+
+    Args:
+      count: how many devices to use, an equal number of each process; None for all.
+      devices: the devices to choose from; all of JAX's when None.
+
+    Raises:
+      ConfigError: there are fewer, or the processes cannot share `count` equally.
+    """
+    # jax.make_mesh may reorder devices to suit a TPU's wiring; rows must follow the processes.
+    ordered = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
+    if count is not None:
+        processes = sorted({d.process_index for d in ordered})
+        each = count // len(processes)
+        chosen = [
+            d
+            for p in processes
+            for d in [x for x in ordered if x.process_index == p][: max(each, 0)]
+        ]
+        if count < 1 or len(chosen) != count:
+            raise ConfigError(
+                [
+                    f"parallel.devices={count}, but there are {len(ordered)} device(s) in "
+                    f"{len(processes)} process(es): choose a multiple of {len(processes)} up to "
+                    f"{len(ordered)}, or on a CPU make more with --config.parallel.cpu_devices"
+                ]
+            )
+        ordered = chosen
+    return Mesh(np.array(ordered), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def row_sharded(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: rows split evenly over the devices, in order."""
+    return NamedSharding(mesh, P(DATA_AXIS))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copies of the host arrays of a tree on every device; all processes must pass equal values."""
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+    )
+
+
+def as_global(tree: Any, mesh: Mesh) -> Any:
+    """The same replicated arrays as global ones over the mesh, without a copy.
+
+    What `jax.pmap` returns in a job of several processes covers the local devices only.
+    """
+    sharding = replicated(mesh)
+
+    def convert(x: jax.Array) -> jax.Array:
+        pieces = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
+
+    return jax.tree.map(convert, tree)
+
+
+def batch_faults(batch_size: int, mesh: Mesh, *, accumulate: int, deterministic: bool) -> list[str]:
+    """Why the global batch cannot be shared out over the mesh; empty where it can."""
+    faults = []
+    shards = mesh.size
+    if deterministic:
+        if VIRTUAL_SHARDS % mesh.size:
+            valid = [n for n in range(1, VIRTUAL_SHARDS + 1) if VIRTUAL_SHARDS % n == 0]
+            faults.append(
+                f"parallel.deterministic splits a batch into {VIRTUAL_SHARDS} virtual shards, "
+                f"which {mesh.size} devices cannot share equally: set parallel.devices to one "
+                f"of {valid}"
+            )
+        shards = VIRTUAL_SHARDS
+    unit = shards * accumulate
+    if batch_size % unit:
+        below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
+        nearest = f"{below} or {above}" if below else f"{above}"
+        parts = f"{mesh.size} device(s)"
+        if deterministic:
+            parts += f" in {shards} virtual shards"
+        if accumulate > 1:
+            parts += f" times train.accumulate={accumulate}"
+        faults.append(
+            f"batch_size={batch_size} cannot be divided by {parts}: the nearest valid values are "
+            f"{nearest}"
+        )
+    return faults

@@ -1,0 +1,176 @@
+"""Builds a model from its name and checks, before anything runs, that it keeps the contract."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmnist.errors import ConfigError, ModelError
+from jaxmnist.models.cnn import CNN
+from jaxmnist.models.rows import Rows, feeding
+from jaxmnist.names import resolve
+
+MODELS: Mapping[str, type[nn.Module]] = {"cnn": CNN}
+# Rows of the batch that a model is tried on; a multiple of batch norm's groups.
+_TRIAL_ROWS = 8
+
+
+@dataclass(frozen=True)
+class ModelFunctions:
+    """A model as plain functions.
+
+    Attributes:
+      init: `init(key)` gives the initial variables.
+      apply: `apply(params, batch_stats, images, rows)` gives logits float32 [b, k] and the reports
+        of batch norm; training where `rows` is given, evaluation where it is None.
+      variables: shapes and dtypes of the variables.
+    """
+
+    init: Callable[[jax.Array], Any]
+    apply: Callable[..., tuple[jax.Array, Any]]
+    variables: Any
+
+
+def make_model(
+    name: str, *, kwargs: Mapping[str, Any] | None = None, **offered: Any
+) -> nn.Module:
+    """The model of that name, or of a dotted path to a Flax linen module class.
+
+    Args:
+      name: a key of `MODELS`, or "package.module:Class".
+      kwargs: fields of the class; they win over what is offered.
+      **offered: classes, dtype and conv, each passed on where the class has such a field.
+
+    Raises:
+      ConfigError: no such model, not a linen module class, or fields that it does not have.
+    """
+    if ":" in name:
+        model_class = resolve(name, key="model.name")
+    elif name in MODELS:
+        model_class = MODELS[name]
+    else:
+        raise ConfigError(
+            [
+                f"model.name={name!r} is not one of {', '.join(sorted(MODELS))}: choose one, or "
+                "give your own as 'package.module:Class'"
+            ]
+        )
+    if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
+        raise ConfigError(
+            [f"model.name={name!r} is {model_class!r}: it must be a flax.linen.Module class"]
+        )
+    fields = {f.name for f in dataclasses.fields(model_class)} - {"parent", "name"}
+    arguments = {k: v for k, v in offered.items() if k in fields} | dict(kwargs or {})
+    if unknown := sorted(set(arguments) - fields):
+        raise ConfigError(
+            [
+                f"model.kwargs has {', '.join(unknown)}, which {model_class.__name__} does not "
+                f"take: its fields are {', '.join(sorted(fields))}"
+            ]
+        )
+    try:
+        return model_class(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([f"model.kwargs for {name!r}: {error}"]) from error
+
+
+def model_functions(
+    model: nn.Module, *, image_shape: tuple[int, ...], image_dtype: Any, classes: int
+) -> ModelFunctions:
+    """The functions of a model, tried in the abstract: no array is made.
+
+    Args:
+      model: a linen module whose `__call__(images)` or `__call__(images, *, train)` gives logits.
+      image_shape: (h, w, c).
+      image_dtype: dtype of the images it will be given.
+      classes: number of logits expected.
+
+    Raises:
+      ModelError: the model fails on such images, gives another shape, draws random numbers that
+        would depend on the number of devices, or keeps state other than batch norm's.
+    """
+    images = jax.ShapeDtypeStruct((_TRIAL_ROWS, *image_shape), image_dtype)
+    takes_train = "train" in inspect.signature(type(model).__call__).parameters
+
+    def call(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
+        kwargs = {"train": train} if takes_train else {}
+        logits, updates = model.apply(variables, images, mutable=["batch_sums"], **kwargs)
+        return logits.astype(jnp.float32), updates.get("batch_sums", {})
+
+    def init(key: jax.Array) -> Any:
+        variables = model.init({"params": key}, jnp.zeros(images.shape, images.dtype))
+        return {k: v for k, v in variables.items() if k != "batch_sums"}
+
+    def apply(
+        params: Any, batch_stats: Any, images: jax.Array, rows: Rows | None
+    ) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        if rows is None:
+            return call(variables, images, train=False)
+        with feeding(rows):
+            return call(variables, images, train=True)
+
+    def trial(key: jax.Array, images: jax.Array) -> Any:
+        variables = init(key)
+        rows = Rows(jnp.arange(_TRIAL_ROWS), jnp.ones(_TRIAL_ROWS, bool), key)
+        stats = variables.get("batch_stats", {})
+        logits = [apply(variables["params"], stats, images, r)[0] for r in (rows, None)]
+        return variables, logits
+
+    name = type(model).__name__
+    with nn.intercept_methods(_refuse_device_dependent):
+        try:
+            variables, logits = jax.eval_shape(trial, jax.random.key(0), images)
+        except ModelError:
+            raise
+        except flax.errors.InvalidRngError as error:
+            raise ModelError(
+                f"model {name} draws random numbers through make_rng, which would depend on the "
+                "number of devices: use jaxmnist.models.Dropout, or jaxmnist.models.row_keys in a "
+                "layer of your own"
+            ) from error
+        except flax.errors.ModifyScopeVariableError as error:
+            raise ModelError(
+                f"model {name} changes variables of its own while training ({error}): only the "
+                "running statistics of jaxmnist.models.BatchNorm can change"
+            ) from error
+        except Exception as error:
+            detail = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            raise ModelError(
+                f"model {name} fails on images {images.dtype} {images.shape}: "
+                f"{type(error).__name__}: {detail}"
+            ) from error
+    _check_shapes(name, variables, [x.shape for x in logits], (_TRIAL_ROWS, classes))
+    return ModelFunctions(init=init, apply=apply, variables=variables)
+
+
+def _check_shapes(name: str, variables: Any, shapes: Any, expected: tuple[int, int]) -> None:
+    if extra := sorted(set(variables) - {"params", "batch_stats"}):
+        raise ModelError(
+            f"model {name} keeps the collections {', '.join(extra)}: only params and batch_stats "
+            "can be trained and saved"
+        )
+    if not variables.get("params"):
+        raise ModelError(f"model {name} has no parameters: there is nothing to train")
+    if any(shape != expected for shape in shapes):
+        raise ModelError(
+            f"model {name} gives logits of shape {shapes[0]} for {expected[0]} images of "
+            f"{expected[1]} classes: {expected} is expected; check its last layer"
+        )
+
+
+def _refuse_device_dependent(next_method: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Stops at Flax's layers whose results depend on the number of devices."""
+    for layer, ours in ((nn.Dropout, "Dropout"), (nn.BatchNorm, "BatchNorm")):
+        if isinstance(context.module, layer):
+            raise ModelError(
+                f"flax.linen.{ours} gives results that depend on the number of devices: use "
+                f"jaxmnist.models.{ours}, which takes the same arguments"
+            )
+    return next_method(*args, **kwargs)

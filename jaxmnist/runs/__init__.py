@@ -1,0 +1,1 @@
+"""The stories of the library, each told from top to bottom: train, evaluate, predict, list, inform."""

@@ -1,0 +1,158 @@
+"""Evaluates parameters on a split: every example exactly once, whatever the batch and the devices."""
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, steps_in
+from jaxmnist.errors import CheckpointError, UsageError
+from jaxmnist.metrics import Evaluation
+from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
+from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
+from jaxmnist.state import TrainState
+from jaxmnist.step import Batch, Step, make_eval_step, place_batch
+from jaxmnist.workdir import Workdir, read_config
+
+SPLITS = ("test", "train", "validation")
+
+
+class Evaluator:
+    """Evaluates the states of one run; the step is compiled once for all splits."""
+
+    def __init__(self, setup: Setup):
+        """Compiles nothing yet."""
+        self._setup = setup
+        self._strategy = setup.config.parallel.strategy
+        self._step: Step = make_eval_step(setup.task, setup.mesh, strategy=self._strategy)
+        devices = setup.mesh.size
+        largest = max(setup.data.count(split) for split in setup.data.splits)
+        self._batch_size = min(setup.config.eval.batch_size, largest)
+        self._padded_size = -(-self._batch_size // devices) * devices
+
+    def run(
+        self, state: TrainState, split: str, *, stop: Callable[[], bool] = lambda: False
+    ) -> Evaluation | None:
+        """Evaluates on a split; None when `stop` said so in between.
+
+        The sums of a batch are exact counts in float32; over batches they are added on the host, in
+        float64 and integers, and divided once.
+        """
+        setup = self._setup
+        rows = process_rows(
+            self._padded_size, process=jax.process_index(), processes=jax.process_count()
+        )
+        batches = eval_batches(
+            setup.data.splits[split],
+            batch_size=self._batch_size,
+            padded_size=self._padded_size,
+            rows=rows,
+        )
+        place = functools.partial(place_batch, mesh=setup.mesh, strategy=self._strategy)
+        limit = in_flight_limit(setup.mesh)
+        done, waiting = [], deque[Any]()
+        for batch in placed_ahead(batches, place):
+            if stop():
+                return None
+            waiting.append(self._step(state.inference_params, state.batch_stats, batch))
+            done.append(waiting[-1])
+            if len(waiting) > limit:
+                jax.block_until_ready(waiting.popleft())
+        sums = jax.device_get(done)
+        confusion = sum(np.rint(s.confusion).astype(np.int64) for s in sums)
+        return Evaluation.from_sums(sum(float(s.loss) for s in sums), np.asarray(confusion))
+
+    def compile(self, state: TrainState) -> None:
+        """Compiles the step ahead of its first use."""
+        h, w, c = self._setup.data.image_shape
+        rows = self._padded_size // jax.process_count()
+        batch = Batch(
+            image=np.zeros((rows, h, w, c), self._setup.data.image_dtype),
+            label=np.zeros(rows, np.int32),
+            mask=np.zeros(rows, bool),
+        )
+        placed = place_batch(batch, self._setup.mesh, strategy=self._strategy)
+        self._step.compile(state.inference_params, state.batch_stats, placed)
+
+
+def evaluate(
+    workdir: str | Path,
+    *,
+    split: str = "test",
+    step: int | None = None,
+    dataset: Any = None,
+    model: Any = None,
+    loss: Any = None,
+) -> Evaluation:
+    """Evaluates a checkpoint of a run.
+
+    Args:
+      workdir: of the run.
+      split: "test", "train" or "validation".
+      step: which checkpoint; None for the newest.
+      dataset: what was passed to `train`, if anything; likewise model and loss.
+      model: see dataset.
+      loss: see dataset.
+
+    Returns:
+      Loss, accuracy, accuracy by class and the confusion matrix.
+
+    Raises:
+      UsageError: no such split.
+      WorkdirError: the directory is not that of a run.
+      CheckpointError: no such checkpoint, or it is damaged.
+    """
+    setup, state, _ = load_run(workdir, step=step, dataset=dataset, model=model, loss=loss)
+    if split not in setup.data.splits:
+        raise UsageError(
+            f"split {split!r} does not exist in this run: choose one of "
+            f"{', '.join(setup.data.splits)} (validation needs dataset.validation > 0)"
+        )
+    result = Evaluator(setup).run(state, split)
+    assert result is not None  # nobody asks it to stop
+    return result
+
+
+def load_run(
+    workdir: str | Path, *, step: int | None = None, **parts: Any
+) -> tuple[Setup, TrainState, CheckpointInfo]:
+    """The setup of a finished or stopped run and the state of one of its checkpoints.
+
+    Raises:
+      WorkdirError: the directory is not that of a run.
+      CheckpointError: no such checkpoint, or it is damaged.
+    """
+    place = Workdir(Path(workdir))
+    config = read_config(place)
+    info = find_checkpoint(place, step)
+    with config.unlocked():
+        # Evaluating does not need the devices that trained.
+        config.parallel.devices = None
+        config.parallel.deterministic = False
+    setup = prepare(config, training=False, **parts)
+    state = restore(place.checkpoints, info, setup.replicated_state())
+    return setup, state, info
+
+
+def find_checkpoint(workdir: Workdir, step: int | None) -> CheckpointInfo:
+    """The checkpoint of a step, or the newest that is sound.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    if step is not None:
+        if step not in (there := steps_in(workdir.checkpoints)):
+            have = ", ".join(map(str, there)) or "none"
+            raise CheckpointError(
+                f"{workdir.path} has no checkpoint of step {step}: there are {have}"
+            )
+        return read_info(workdir.checkpoints, step)
+    info, faults = newest_good(workdir.checkpoints)
+    if info is None:
+        detail = "".join(f"\n  - {fault}" for fault in faults) or " it holds none"
+        raise CheckpointError(f"{workdir.path} has no checkpoint that can be used:{detail}")
+    return info

@@ -1,0 +1,67 @@
+"""SIGTERM and Ctrl-C as a request to stop: the first is noted, a second ends the process at once."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class StopRequest:
+    """Whether the run was asked to stop.
+
+    Attributes:
+      signal_number: the first signal that came, or None.
+    """
+
+    signal_number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turns the first SIGINT or SIGTERM within the block into a request, kept in what it yields.
+
+    Python runs signal handlers between two instructions of the main thread, which may be inside a
+    compilation for seconds; so a thread of its own listens for the second one and ends the
+    process. Outside of the main thread signals are left alone.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.signal_number is None:
+            request.signal_number = number
+
+    def listen() -> None:
+        heard = 0
+        while number := reader.recv(1):
+            heard += number[0] in _SIGNALS
+            if heard == 2:
+                os._exit(128 + number[0])
+
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield request
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writer.close()
+        listener.join()
+        reader.close()

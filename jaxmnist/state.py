@@ -1,0 +1,83 @@
+"""The train state: all that a step reads and writes, and its digests."""
+
+import hashlib
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+import optax
+
+from jaxmnist.metrics import Window
+
+NO_BAD_STEP = np.int32(-1)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """One pytree of replicated arrays; no random state, since every draw is keyed by the step.
+
+    Attributes:
+      step: int32, number of finished steps.
+      params: the model's parameters, float32.
+      batch_stats: running statistics of batch norm, empty without.
+      opt_state: the optimizer's state.
+      ema: exponential moving average of the parameters, None when off.
+      window: metric sums since the last log line.
+      first_bad_step: int32, the first step whose loss or update was not finite, or -1.
+    """
+
+    step: Any
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    window: Window
+    first_bad_step: Any
+
+    @property
+    def inference_params(self) -> Any:
+        """The parameters to evaluate with: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def create_state(variables: Any, tx: optax.GradientTransformation, *, ema: bool) -> TrainState:
+    """The state before the first step, from a model's initial variables."""
+    params = variables["params"]
+    return TrainState(
+        step=np.int32(0),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
+        # A copy: the state is donated, and one buffer cannot be given away twice.
+        ema=jax.tree.map(lambda x: x.copy(), params) if ema else None,
+        window=Window.empty(),
+        first_bad_step=NO_BAD_STEP,
+    )
+
+
+def parameter_count(params: Any) -> int:
+    """Number of scalars in a tree of arrays or of their shapes."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def tree_sha256(tree: Any) -> str:
+    """SHA-256 over path, dtype, shape and little-endian bytes of the leaves in the paths' order.
+
+    Args:
+      tree: a pytree of arrays that this process can read.
+
+    Returns:
+      64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in _flatten(jax.device_get(tree))]
+    for path, leaf in sorted(leaves):
+        array = np.asarray(leaf)
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{path}|{array.dtype.name}|{array.shape}|".encode())
+        digest.update(np.ascontiguousarray(little).tobytes())
+    return digest.hexdigest()
+
+
+def _flatten(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,0 +1,262 @@
+"""The mathematics of a step: local sums of loss and gradient, one reduction, one update.
+
+Let a global batch have n rows with losses l₁ … lₙ. The gradient wanted is that of their mean,
+(1/n) Σ ∇lᵢ. A device holds some of the rows and computes the *sum* of their gradients; one
+all-reduce adds up these sums, the losses and the number of rows; then everything is divided by n,
+once. A mean of means would be wrong wherever devices hold unequal numbers of rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmnist.augment import Augment
+from jaxmnist.metrics import StepSums, confusion_sums, step_sums
+from jaxmnist.models.rows import Rows, fold_rows
+from jaxmnist.state import TrainState
+
+# The streams of random numbers under a seed; a draw is keyed by (seed, stream, step, ..., row).
+INIT_STREAM, MODEL_STREAM, AUGMENT_STREAM = 0, 1, 2
+
+Apply = Callable[..., tuple[jax.Array, Any]]
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Batch(NamedTuple):
+    """A batch, or a device's share of it.
+
+    Attributes:
+      image: [b, h, w, c], uint8 or float.
+      label: int32 [b].
+      mask: bool [b], False for a padded row, which may hold anything.
+    """
+
+    image: Any
+    label: Any
+    mask: Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained and how; plain values and functions.
+
+    Attributes:
+      apply: `apply(params, batch_stats, images, rows)` gives logits float32 [b, k] and the reports
+        of batch norm; `rows` is None in evaluation.
+      loss: `loss(logits, labels)` gives the loss of each row, [b].
+      tx: the optimizer.
+      schedule: learning rate by finished steps, for the log.
+      seed: of all random draws.
+      augment: applied to the images in training only.
+      accumulate: number of microbatches a step.
+      unroll: whether microbatches are laid out one after the other rather than looped over.
+      ema_decay: of the parameters' moving average; None for none.
+      matmul_precision: as in `jax.default_matmul_precision`.
+    """
+
+    apply: Apply
+    loss: Loss
+    tx: optax.GradientTransformation
+    schedule: Callable[[Any], Any]
+    seed: int
+    augment: Augment | None = None
+    accumulate: int = 1
+    unroll: bool = False
+    ema_decay: float | None = None
+    matmul_precision: str = "highest"
+
+
+class GradientSums(flax.struct.PyTreeNode):
+    """What a step reduces over the devices, all of it sums over rows and all float32."""
+
+    gradient: Any
+    batch_sums: Any
+    metrics: StepSums
+
+
+class Part(NamedTuple):
+    """Which part of the global batch a call of the step sees.
+
+    Attributes:
+      index: number of the part, a traced int32 or 0.
+      count: number of equal parts.
+      axis: mesh axis over which parts lie, None where XLA alone knows about devices.
+      communicate: whether a layer may communicate over the axis.
+    """
+
+    index: Any = 0
+    count: int = 1
+    axis: str | None = None
+    communicate: bool = True
+
+
+def stream_key(seed: int, stream: int, step: Any) -> jax.Array:
+    """The key of all draws of one kind in one step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+
+
+def local_sums(task: Task, state: TrainState, batch: Batch, part: Part) -> GradientSums:
+    """Sums of loss and gradient over the rows of one part; communicates nothing.
+
+    Microbatch a of A holds the rows r ≡ a (mod A), which is the same set of rows on any number of
+    devices.
+    """
+    b = batch.label.shape[0]
+    index = part.index * b + jnp.arange(b, dtype=jnp.int32)
+    # Under shard_map with check_vma the gradient with respect to a replicated value comes back
+    # summed over all devices already; made "varying", it stays local and is reduced just once.
+    params, batch_stats = varying((state.params, state.batch_stats), part.axis)
+
+    def sums_of(micro: tuple[Batch, jax.Array]) -> GradientSums:
+        rows_batch, rows = micro
+        mask = rows_batch.mask
+        keys = Rows(
+            index=rows,
+            mask=mask,
+            key=stream_key(task.seed, MODEL_STREAM, state.step),
+            parts=part.count,
+            axis=part.axis,
+            communicate=part.communicate,
+        )
+        images = _masked(rows_batch.image, mask)
+        if task.augment is not None:
+            key = stream_key(task.seed, AUGMENT_STREAM, state.step)
+            images = task.augment(images, fold_rows(key, rows))
+
+        def loss_sum(params: Any) -> tuple[jax.Array, Any]:
+            logits, batch_sums = task.apply(params, batch_stats, images, keys)
+            losses = task.loss(logits, rows_batch.label)
+            metrics = step_sums(losses, logits, rows_batch.label, mask)
+            return metrics.loss, (batch_sums, metrics)
+
+        gradient, (batch_sums, metrics) = jax.grad(loss_sum, has_aux=True)(params)
+        return GradientSums(gradient=gradient, batch_sums=batch_sums, metrics=metrics)
+
+    with jax.default_matmul_precision(task.matmul_precision):
+        if task.accumulate == 1:
+            return sums_of((batch, index))
+        return _accumulated(sums_of, (batch, index), task, part.axis)
+
+
+def _accumulated(sums_of: Callable[[Any], Any], rows: Any, task: Task, axis: str | None) -> Any:
+    """Sum of `sums_of` over microbatches, a loop over them unless it is unrolled."""
+    a = task.accumulate
+    stacked = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(x.shape[0] // a, a, *x.shape[1:]), 1, 0), rows
+    )
+    if task.unroll:
+        # Not scan(unroll=a): the slices must be static for XLA to keep every row on its device.
+        total = sums_of(jax.tree.map(lambda x: x[0], stacked))
+        for i in range(1, a):
+            more = sums_of(jax.tree.map(lambda x, i=i: x[i], stacked))
+            total = jax.tree.map(jnp.add, total, more)
+        return total
+    shapes = jax.eval_shape(sums_of, jax.tree.map(lambda x: x[0], stacked))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(total: Any, micro: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, varying(sums_of(micro), axis)), None
+
+    return jax.lax.scan(add, varying(zeros, axis), stacked)[0]
+
+
+def varying(tree: Any, axis: str | None) -> Any:
+    """The same values, marked as differing from device to device; no operation."""
+    if axis is None:
+        return tree
+
+    def mark(x: jax.Array) -> jax.Array:
+        if axis in getattr(jax.typeof(x), "vma", frozenset()):
+            return x
+        return jax.lax.pcast(x, axis, to="varying")
+
+    return jax.tree.map(mark, tree)
+
+
+def apply_update(
+    task: Task, state: TrainState, sums: GradientSums
+) -> tuple[TrainState, StepSums]:
+    """The state after the step, from sums over the whole global batch."""
+    metrics = sums.metrics
+    gradient = jax.tree.map(lambda g: g / metrics.count, sums.gradient)
+    updates, opt_state = task.tx.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if task.ema_decay is not None:
+        d = task.ema_decay
+        ema = jax.tree.map(lambda old, new: d * old + (1.0 - d) * new, ema, params)
+    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(updates))
+    bad = jnp.where((state.first_bad_step < 0) & ~finite, state.step + 1, state.first_bad_step)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=_moved(state.batch_stats, sums.batch_sums),
+        opt_state=opt_state,
+        ema=ema,
+        window=state.window.add(metrics, task.schedule(state.step)),
+        first_bad_step=bad,
+    )
+    return new_state, metrics
+
+
+def _moved(batch_stats: Any, batch_sums: Any) -> Any:
+    """Running statistics moved by the mean report of all groups; as they were without a report."""
+    if not batch_sums:
+        return batch_stats
+
+    def leaf(name: str, old: jax.Array, sums: Any) -> jax.Array:
+        weight = sums[f"{name}_weight"]
+        return jnp.where(weight > 0, old + sums[f"{name}_move"] / jnp.maximum(weight, 1.0), old)
+
+    def node(stats: Any, sums: Any) -> Any:
+        if not hasattr(stats, "items"):
+            raise TypeError(f"batch_stats holds {stats!r} where a dictionary belongs")
+        return {
+            name: node(value, sums[name])
+            if hasattr(value, "items")
+            else leaf(name, value, sums)
+            for name, value in stats.items()
+        }
+
+    return node(batch_stats, batch_sums)
+
+
+def local_train_step(
+    task: Task, state: TrainState, batch: Batch, part: Part
+) -> tuple[TrainState, StepSums]:
+    """The whole step as one device sees it, with its one all-reduce."""
+    sums = local_sums(task, state, batch, part)
+    if part.axis is not None:
+        sums = jax.lax.psum(sums, part.axis)
+    return apply_update(task, state, sums)
+
+
+class EvalSums(NamedTuple):
+    """Sums over the rows of one evaluation batch: loss float32, confusion float32 [k, k]."""
+
+    loss: jax.Array
+    confusion: jax.Array
+
+
+def local_eval_step(
+    task: Task, params: Any, batch_stats: Any, batch: Batch, axis: str | None
+) -> EvalSums:
+    """Loss and confusion counts of the rows that are not padding, over all devices."""
+    with jax.default_matmul_precision(task.matmul_precision):
+        logits, _ = task.apply(params, batch_stats, _masked(batch.image, batch.mask), None)
+        losses = task.loss(logits, batch.label)
+    sums = EvalSums(
+        loss=jnp.where(batch.mask, losses, 0.0).sum(),
+        confusion=confusion_sums(logits, batch.label, batch.mask),
+    )
+    return sums if axis is None else jax.lax.psum(sums, axis)
+
+
+def _masked(images: jax.Array, mask: jax.Array) -> jax.Array:
+    # where, not a product: NaN × 0 is NaN.
+    return jnp.where(mask[:, None, None, None], images, jnp.zeros_like(images))

@@ -1,0 +1,133 @@
+"""Configurations by name and path: shipped ones are valid, a file fails in one sentence."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import jaxmnist.config.load as load
+from jaxmnist.config import default_config, difference, get_config, shipped_configs, validate
+from jaxmnist.errors import ConfigError
+
+START = "from jaxmnist.config import default_config\ndef get_config():\n  c = default_config()\n"
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Returns a function that writes a config file and gives its path."""
+    path = tmp_path / "mine.py"
+
+    def write(text):
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def changes(config):
+    return {name: value for name, _, value in difference(default_config(), config)}
+
+
+@pytest.mark.parametrize("name", ["debug", "default", "seed"])
+def test_a_shipped_configuration_is_valid_and_has_a_run_card(name):
+    validate(get_config(name))
+    card = shipped_configs()[name].read_text().split('"""')[1]
+    assert f"Command: jaxmnist train --config={name}" in card or name == "default"
+    assert "Run:" in card
+
+
+def test_the_shipped_configurations_are_these():
+    assert list(shipped_configs()) == ["debug", "default", "seed"]
+    assert changes(get_config("default")) == {}
+    assert changes(get_config("seed")) == {
+        "batch_size": 64,
+        "train.epochs": 10,
+        "optimizer.learning_rate": 1e-3,
+        "schedule.name": "constant",
+    }
+    debug = changes(get_config("debug"))
+    assert (debug["train.epochs"], debug["train.steps"]) == (None, 60)
+    assert debug["optimizer.kwargs"] == {"momentum": 0.9}
+
+
+def test_an_installed_package_carries_its_configurations_inside(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "jaxmnist"
+    (package / "config").mkdir(parents=True)
+    monkeypatch.setattr(load, "__file__", str(package / "config" / "load.py"))
+    assert shipped_configs() == {}
+    shutil.copytree(Path(__file__).parents[2] / "configs", package / "configs")
+    assert shipped_configs()["seed"] == package / "configs" / "seed.py"
+    assert get_config("seed").batch_size == 64
+
+
+def test_a_file_of_ones_own_is_a_delta_on_the_default(mine):
+    path = mine(START + "  c.batch_size = 61\n  c.model.kwargs.a = (1, 2)\n  return c\n")
+    config = get_config(path)
+    assert changes(config) == {"batch_size": 61, "model.kwargs": {"a": [1, 2]}}
+    assert config.is_locked
+    assert changes(get_config(str(path))) == changes(config)
+
+
+def test_a_file_that_fills_its_own_configdict_gets_the_other_keys_by_default(mine):
+    text = "from ml_collections import ConfigDict\ndef get_config():\n  return ConfigDict({})\n"
+    assert changes(get_config(mine(text))) == {}
+    text = text.replace("{}", "{'train': {'steps': 7}, 'optimizer': {'name': 'sgd'}}")
+    assert changes(get_config(mine(text))) == {
+        "train.epochs": None,
+        "train.steps": 7,
+        "optimizer.name": "sgd",
+    }
+
+
+def test_a_file_that_sets_one_length_of_training_clears_the_default_one(mine):
+    config = get_config(mine(START + "  c.train.steps = 7\n  return c\n"))
+    assert changes(config) == {"train.epochs": None, "train.steps": 7}
+    validate(config)
+
+
+def test_a_file_that_sets_two_lengths_of_training_is_at_fault(mine):
+    both = get_config(mine(START + "  c.train.steps = 7\n  c.train.epochs = 3\n  return c\n"))
+    with pytest.raises(ConfigError, match=r"train.epochs = 3 and train.steps = 7 are set tog"):
+        validate(both)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (START + "  c.bach_size = 3\n", r"mine.py, line 4: there is no key 'bach_size'; did you m"),
+        (START + "  c.trian.steps = 3\n", r"line 4: there is no key 'trian'; did you mean 'train'"),
+        (START + "  c.train.stps = 3\n", r"line 4: .* 'stps'; did you mean 'train.steps'"),
+        (START + "  c.train.steps = 'x'\n", r"line 4: TypeError: .*'steps'.*; correct the file"),
+        (START + "\n  return helper()\n\ndef helper():\n  1 / 0\n", r"line 8: ZeroDivisionError"),
+        ("x = (\n", r"mine.py, line 1: SyntaxError: '\(' was never closed"),
+        ("import no_such_module\n", r"line 1: ModuleNotFoundError: No module named 'no_such_"),
+        ("raise SystemExit\n", r"line 1: SystemExit: no message"),
+        ("def config(): ...\n", r"mine.py must define a function get_config\(\)"),
+        ("get_config = 3\n", r"mine.py must define a function get_config\(\)"),
+        ("def get_config(): return {'seed': 3}\n", r"returned {'seed': 3}, not a ConfigDict"),
+        ("def get_config(): pass\n", r"returned None, not a ConfigDict; start from"),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config(): return ConfigDict({'sead': 1, 'train': {'stps': 1}})\n",
+            r"2 faults:(.|\n)*'sead'; did you mean 'seed'(.|\n)*'train.stps'; did you mean",
+        ),
+    ],
+)
+def test_a_file_that_fails_is_named_with_its_line(mine, text, sentence):
+    with pytest.raises(ConfigError, match=sentence) as raised:
+        get_config(mine(text))
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+    assert "Traceback" not in str(raised.value)
+
+
+def test_a_name_that_does_not_exist_is_answered_with_those_that_do():
+    with pytest.raises(ConfigError, match=r"'sede'; did you mean 'seed'.*shipped: debug, defaul"):
+        get_config("sede")
+
+
+def test_a_file_that_does_not_exist_is_answered_with_the_shipped_names(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no file '.*nope.py'; shipped.*debug, defau"):
+        get_config(tmp_path / "nope.py")
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(ConfigError, match=r"there is no file '.*folder.py'"):
+        get_config(tmp_path / "folder.py")

@@ -1,0 +1,119 @@
+"""Plain dicts and text of a configuration, and the keys in which two differ."""
+
+import json
+
+import pytest
+
+from jaxmnist.config import (
+    KEYS,
+    apply_overrides,
+    default_config,
+    difference,
+    from_dict,
+    get_config,
+    resume_difference,
+    to_dict,
+    to_text,
+    validate,
+)
+from jaxmnist.errors import ConfigError
+
+
+def test_a_configuration_survives_json():
+    config = get_config("debug")
+    config.model.kwargs = {"widths": (3, 5), "deep": {"a": [1, None, True]}}
+    plain = to_dict(config)
+    assert plain["train"]["steps"] == 60
+    assert plain["model"]["kwargs"]["widths"] == [3, 5]
+    back = from_dict(json.loads(json.dumps(plain)))
+    assert difference(config, back) == []
+    assert to_dict(back) == plain
+    back.train.steps = None
+    back.train.epochs = 0.5
+    back.optimizer.kwargs.momentum = 0.5
+    validate(back)
+
+
+def test_keys_that_were_not_written_have_their_default():
+    plain = to_dict(get_config("seed"))
+    del plain["augment"], plain["eval"]["every"]
+    assert difference(get_config("seed"), from_dict(plain)) == []
+
+
+def test_keys_of_another_version_are_refused_all_at_once():
+    plain = to_dict(default_config()) | {"fancy": {"a": 1, "b": 2}, "train": 3}
+    with pytest.raises(
+        ConfigError, match=r"'train', 'fancy.a', 'fancy.b' are unknown.*another version of jaxmnist"
+    ):
+        from_dict(plain)
+
+
+@pytest.mark.parametrize("wrong", [[], 3, None, "x"])
+def test_what_is_no_dict_is_refused(wrong):
+    with pytest.raises(ConfigError, match="must be an object of keys and values"):
+        from_dict(wrong)
+
+
+def test_values_that_break_a_rule_are_refused():
+    wrong = {"seed": "x", "model": {"kwargs": {"a.b": 1}}}
+    with pytest.raises(ConfigError, match=r"2 faults:(.|\n)*seed = 'x'(.|\n)*model.kwargs = "):
+        from_dict(wrong)
+
+
+def test_the_text_has_every_key_under_its_comment_and_marks_what_was_changed():
+    config = apply_overrides(default_config(), {"batch_size": "61", "train.steps": "7"})
+    lines = to_text(config).splitlines()
+    settings = [line.split(" = ")[0].removeprefix("config.") for line in lines if " = " in line]
+    assert settings == list(KEYS)
+    assert "config.batch_size = 61  # changed; the default is 256" in lines
+    assert "config.train.epochs = None  # changed; the default is 5" in lines
+    assert "config.seed = 0" in lines
+    above = lines[lines.index("config.seed = 0") - 1]
+    assert above.startswith("# Seed of everything random")
+    assert sum("# changed" in line for line in lines) == 3
+
+
+def test_the_text_is_a_config_file():
+    config = apply_overrides(get_config("debug"), {"dataset.dir": "it's", "model.kwargs.a": "(1,)"})
+    again = default_config()
+    exec(to_text(config), {"config": again})
+    assert difference(config, again) == []
+
+
+def test_differences_name_key_and_both_values():
+    config = default_config()
+    config.log.every = "1 epochs"
+    config.model.kwargs.a = 1
+    assert difference(default_config(), config) == [
+        ("model.kwargs", {}, {"a": 1}),
+        ("log.every", 20, "1 epochs"),
+    ]
+    assert difference(config, config) == []
+
+
+CHANGES = {
+    "seed": "1",
+    "batch_size": "64",
+    "train.steps": "7",
+    "train.accumulate": "2",
+    "parallel.strategy": "jit",
+    "parallel.devices": "2",
+    "parallel.deterministic": "true",
+    "dataset.validation": "5",
+    "model.dtype": "bfloat16",
+    "optimizer.kwargs.b1": "0.8",
+    "schedule.name": "constant",
+    "augment.shift": "1",
+    "checkpoint.keep": "2",
+    "log.every": "1",
+    "eval.batch_size": "7",
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_resumed_run_may_change_only_what_does_not_decide_the_result(key):
+    free = {"parallel.strategy", "parallel.devices", "checkpoint.keep", "log.every"}
+    config = apply_overrides(default_config(), {key: CHANGES[key]})
+    found = resume_difference(default_config(), config)
+    assert bool(found) == (key not in free | {"eval.batch_size"})
+    assert difference(default_config(), config)
