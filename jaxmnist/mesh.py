@@ -1,5 +1,8 @@
 """Which devices a run uses, and how arrays come to lie on them."""
 
+import contextlib
+import functools
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -22,26 +25,19 @@ _COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds"
 
 def usable_cores() -> int:
     """Cores this process may use: its affinity mask, cut down by the cgroup's CPU quota."""
-    try:
+    cores = os.cpu_count() or 1
+    with contextlib.suppress(AttributeError):  # not on every operating system
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every operating system
-        cores = os.cpu_count() or 1
-    for path in ("/sys/fs/cgroup/cpu.max",):
-        try:
-            quota, period = Path(path).read_text().split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or the quota is "max"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
     return max(1, cores)
 
 
 def default_cpu_devices(batch_size: int, *, cores: int) -> int:
     """The largest divisor of the batch that is at most `cores` and leaves enough rows a device."""
-    for count in range(min(cores, batch_size), 1, -1):
-        if batch_size % count == 0 and batch_size // count >= MIN_ROWS_PER_CPU_DEVICE:
-            return count
-    return 1
+    most = min(cores, batch_size // MIN_ROWS_PER_CPU_DEVICE)
+    return max((n for n in range(1, most + 1) if batch_size % n == 0), default=1)
 
 
 def prepare_backend(batch_size: int, *, cpu_devices: int | None, deterministic: bool) -> None:
@@ -75,14 +71,11 @@ def prepare_backend(batch_size: int, *, cpu_devices: int | None, deterministic: 
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
         have = len(jax.devices("cpu"))
-        if cpu_devices is not None and have != cpu_devices:
-            raise ConfigError(
-                [
-                    f"parallel.cpu_devices={cpu_devices}, but JAX already runs with {have} CPU "
-                    "device(s) in this process: set it before anything uses JAX, or choose among "
-                    "them with parallel.devices"
-                ]
-            ) from error
+        if cpu_devices not in (None, have):
+            fault = f"JAX already runs with {have} CPU device(s) in this process"
+            repair = "set it before anything uses JAX, or choose some with parallel.devices"
+            text = f"parallel.cpu_devices={cpu_devices}, but {fault}: {repair}"
+            raise ConfigError([text]) from error
 
 
 def data_mesh(count: int | None = None, *, devices: Sequence[Any] | None = None) -> Mesh:
@@ -98,22 +91,14 @@ def data_mesh(count: int | None = None, *, devices: Sequence[Any] | None = None)
     # jax.make_mesh may reorder devices to suit a TPU's wiring; rows must follow the processes.
     ordered = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     if count is not None:
-        processes = sorted({d.process_index for d in ordered})
-        each = count // len(processes)
-        chosen = [
-            d
-            for p in processes
-            for d in [x for x in ordered if x.process_index == p][: max(each, 0)]
-        ]
-        if count < 1 or len(chosen) != count:
-            raise ConfigError(
-                [
-                    f"parallel.devices={count}, but there are {len(ordered)} device(s) in "
-                    f"{len(processes)} process(es): choose a multiple of {len(processes)} up to "
-                    f"{len(ordered)}, or on a CPU make more with --config.parallel.cpu_devices"
-                ]
-            )
-        ordered = chosen
+        there = len(ordered)
+        groups = [list(group) for _, group in itertools.groupby(ordered, lambda d: d.process_index)]
+        ordered = [d for group in groups for d in group[: count // len(groups)]]
+        if count < 1 or len(ordered) != count:
+            fault = f"there are {there} device(s) in {len(groups)} process(es)"
+            repair = f"choose a multiple of {len(groups)} up to {there}"
+            more = "or on a CPU make more with --config.parallel.cpu_devices"
+            raise ConfigError([f"parallel.devices={count}, but {fault}: {repair}, {more}"])
     return Mesh(np.array(ordered), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -129,10 +114,8 @@ def row_sharded(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies of the host arrays of a tree on every device; all processes must pass equal values."""
-    sharding = replicated(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
-    )
+    place = functools.partial(jax.make_array_from_process_local_data, replicated(mesh))
+    return jax.tree.map(lambda x: place(np.asarray(x)), tree)
 
 
 def as_global(tree: Any, mesh: Mesh) -> Any:
@@ -152,27 +135,19 @@ def as_global(tree: Any, mesh: Mesh) -> Any:
 def batch_faults(batch_size: int, mesh: Mesh, *, accumulate: int, deterministic: bool) -> list[str]:
     """Why the global batch cannot be shared out over the mesh; empty where it can."""
     faults = []
-    shards = mesh.size
+    shards, parts = mesh.size, f"{mesh.size} device(s)"
     if deterministic:
-        if VIRTUAL_SHARDS % mesh.size:
-            valid = [n for n in range(1, VIRTUAL_SHARDS + 1) if VIRTUAL_SHARDS % n == 0]
-            faults.append(
-                f"parallel.deterministic splits a batch into {VIRTUAL_SHARDS} virtual shards, "
-                f"which {mesh.size} devices cannot share equally: set parallel.devices to one "
-                f"of {valid}"
-            )
         shards = VIRTUAL_SHARDS
-    unit = shards * accumulate
-    if batch_size % unit:
-        below, above = batch_size // unit * unit, -(-batch_size // unit) * unit
-        nearest = f"{below} or {above}" if below else f"{above}"
-        parts = f"{mesh.size} device(s)"
-        if deterministic:
-            parts += f" in {shards} virtual shards"
-        if accumulate > 1:
-            parts += f" times train.accumulate={accumulate}"
-        faults.append(
-            f"batch_size={batch_size} cannot be divided by {parts}: the nearest valid values are "
-            f"{nearest}"
-        )
+        parts += f" in {shards} virtual shards"
+        if shards % mesh.size:
+            valid = [n for n in range(1, shards + 1) if shards % n == 0]
+            fault = f"{shards} virtual shards, which {mesh.size} devices cannot share equally"
+            repair = f"set parallel.devices to one of {valid}"
+            faults.append(f"parallel.deterministic splits a batch into {fault}: {repair}")
+    if accumulate > 1:
+        parts += f" times train.accumulate={accumulate}"
+    if batch_size % (shards * accumulate):
+        nearest = nearest_multiples(batch_size, shards * accumulate)
+        rule = f"cannot be divided by {parts}: the nearest valid values are {nearest}"
+        faults.append(f"batch_size={batch_size} {rule}")
     return faults

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, built from their names and plain arguments with optax."""
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -15,56 +16,45 @@ from jaxmnist.errors import ConfigError
 Schedule = Callable[[Any], Any]
 
 
-def _constant(peak: float, steps: int) -> Schedule:
+def _constant(peak: float, steps: int) -> Any:
     return optax.constant_schedule(peak)
 
 
-def _linear(peak: float, steps: int, *, end: float = 0.0) -> Schedule:
+def _linear(peak: float, steps: int, *, end: float = 0.0) -> Any:
     return optax.linear_schedule(peak, peak * end, max(1, steps))
 
 
-def _cosine(peak: float, steps: int, *, end: float = 0.0) -> Schedule:
+def _cosine(peak: float, steps: int, *, end: float = 0.0) -> Any:
     return optax.cosine_decay_schedule(peak, max(1, steps), alpha=end)
 
 
 def _one_cycle(
     peak: float, steps: int, *, rise: float = 0.3, start: float = 0.04, end: float = 1e-4
-) -> Schedule:
+) -> Any:
     """Cosine up to the peak, cosine down to the end (arXiv:1708.07120)."""
     top = min(max(1, round(rise * steps)), max(1, steps - 1))
-    up = _cosine_between(start * peak, peak, top)
-    down = _cosine_between(peak, end * peak, max(1, steps - top))
-    return optax.join_schedules([up, down], [top])
+    missing = optax.cosine_decay_schedule(peak - start * peak, top)
+    down = _cosine(peak, steps - top, end=end)
+    return optax.join_schedules([lambda count: peak - missing(count), down], [top])
 
 
-def _step(peak: float, steps: int, *, every: int, factor: float = 0.1) -> Schedule:
+def _step(peak: float, steps: int, *, every: int, factor: float = 0.1) -> Any:
     return optax.exponential_decay(peak, every, factor, staircase=True)
 
 
-def _piecewise(peak: float, steps: int, *, at: tuple[int, ...], factors: Any) -> Schedule:
+def _piecewise(peak: float, steps: int, *, at: tuple[int, ...], factors: Any) -> Any:
     if len(at) != len(factors):
         raise TypeError(f"at has {len(at)} entries and factors {len(factors)}: give equally many")
     return optax.piecewise_constant_schedule(peak, dict(zip(at, factors, strict=True)))
 
 
+# By the name that the configuration gives, which is that of the function.
+_SCHEDULES = (_constant, _linear, _cosine, _one_cycle, _step, _piecewise)
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
-    "constant": _constant,
-    "linear": _linear,
-    "cosine": _cosine,
-    "one_cycle": _one_cycle,
-    "step": _step,
-    "piecewise": _piecewise,
+    function.__name__.removeprefix("_"): function for function in _SCHEDULES
 }
 # Arguments given as durations ("2 epochs"), turned into steps before a schedule sees them.
 _DURATIONS = ("every", "at", "warmup")
-
-
-def _cosine_between(start: float, end: float, steps: int) -> Schedule:
-    def schedule(count: Any) -> Any:
-        x = jnp.clip(count / steps, 0.0, 1.0)
-        return end + (start - end) * 0.5 * (1.0 + jnp.cos(math.pi * x))
-
-    return schedule
 
 
 def make_schedule(
@@ -108,10 +98,10 @@ def make_schedule(
             schedule = optax.join_schedules([rise, schedule], [warmup])
         rate = float(schedule(0))
     except (TypeError, ValueError) as error:
+        fault = "; ".join(error.faults) if isinstance(error, ConfigError) else str(error)
         accepted = [*list(inspect.signature(SCHEDULES[name]).parameters)[2:], "warmup"]
-        raise ConfigError(
-            [f"schedule.kwargs for {name!r}: {error} (it takes {', '.join(accepted)})"]
-        ) from error
+        text = f"schedule.kwargs={kwargs} for {name!r}: {fault} (it takes {', '.join(accepted)})"
+        raise ConfigError([text]) from error
     if not math.isfinite(rate):
         raise ConfigError([f"schedule {name!r} starts at {rate}: its arguments make no sense"])
     return schedule
@@ -149,31 +139,28 @@ def make_optimizer(
       kwargs: further arguments of the constructor.
 
     Raises:
-      ConfigError: no such optimizer, or arguments that it does not take.
+      ConfigError: no such optimizer, arguments that it does not take, or one whose update needs
+        more than gradients and parameters.
     """
-    constructor = getattr(optax, name, None) if name.isidentifier() else None
-    parameters = _parameters(constructor)
-    if constructor is None or "learning_rate" not in parameters:
-        raise ConfigError(
-            [
-                f"optimizer.name={name!r} is not an optimizer of optax that takes learning_rate, "
-                "such as adam, adamw, sgd, lion, rmsprop"
-            ]
-        )
+    constructor: Any = getattr(optax, name, None)
+    parameters: Mapping[str, Any] = {}
+    with contextlib.suppress(TypeError, ValueError):  # not a function, or one without a signature
+        parameters = inspect.signature(constructor).parameters
+    if "learning_rate" not in parameters:
+        rule = "is not an optimizer of optax that takes learning_rate"
+        raise ConfigError([f"optimizer.name={name!r} {rule}, such as adam, sgd, lion, rmsprop"])
+    # One key decides on decay: adamw and lion would decay by default.
+    arguments = dict.fromkeys({"weight_decay"} & {*parameters}, 0.0) | dict(kwargs or {})
+    tried = {"kernel": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     try:
-        parts = [constructor(learning_rate=schedule, **(kwargs or {}))]
-    except (TypeError, ValueError) as error:
-        raise ConfigError([f"optimizer.kwargs for {name!r}: {error}"]) from error
+        tx = constructor(learning_rate=schedule, **arguments)
+        jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), tried)
+    except Exception as error:
+        text = f"optimizer.kwargs={dict(kwargs or {})} for {name!r}: {error}"
+        raise ConfigError([text]) from error
+    parts = [tx]
     if clip_norm is not None:
         parts.insert(0, optax.clip_by_global_norm(clip_norm))
     if weight_decay:
         parts.append(decayed(schedule, weight_decay))
     return optax.chain(*parts) if len(parts) > 1 else parts[0]
-
-
-def _parameters(function: Any) -> Mapping[str, Any]:
-    """The parameters of a function; none where it has no signature."""
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}

@@ -9,11 +9,13 @@ starting at batch i.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import grain
 import numpy as np
 
+from jaxmnist.datasets import Split
+from jaxmnist.datasets.dataset import epoch_permutation
 from jaxmnist.errors import DataError
 from jaxmnist.step import Batch
 
@@ -21,34 +23,8 @@ from jaxmnist.step import Batch
 _AHEAD = 2
 
 
-@runtime_checkable
-class Examples(Protocol):
-    """Labelled images in arrays, such as `jaxmnist.datasets.Split`."""
-
-    @property
-    def images(self) -> np.ndarray[Any, Any]:
-        """Array [n, h, w, c]."""
-
-    @property
-    def labels(self) -> np.ndarray[Any, Any]:
-        """Array [n]."""
-
-
 # At a place in the stream, an epoch and an index: images [b, h, w, c] and labels int32 [b].
 Gather = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], tuple[Any, Any]]
-
-
-@functools.lru_cache(maxsize=4)
-def epoch_permutation(seed: int, epoch: int, examples: int) -> np.ndarray[Any, Any]:
-    """The order of the examples in an epoch: int64 [examples], read-only.
-
-    A stable sort of raw Philox output keyed by (seed, epoch); NumPy may change its higher-level
-    draws from version to version, but not that.
-    """
-    key = np.array([seed % 2**64, epoch], np.uint64)
-    order = np.argsort(np.random.Philox(key=key).random_raw(examples), kind="stable")
-    order.flags.writeable = False
-    return order
 
 
 def stream_rows(
@@ -107,7 +83,7 @@ def eval_rows(
 
 def example_count(source: Any) -> int:
     """Number of examples in a split or a Grain `MapDataset`."""
-    return len(source.labels) if isinstance(source, Examples) else len(source)
+    return len(source)
 
 
 def make_gather(source: Any) -> Gather:
@@ -120,20 +96,16 @@ def make_gather(source: Any) -> Gather:
     Raises:
       DataError: neither of the two, or an element that is not such a dictionary.
     """
-    if isinstance(source, Examples):
+    if isinstance(source, Split):
         images, labels = source.images, source.labels
         return lambda epochs, indices: (images[indices], labels[indices].astype(np.int32))
     if not isinstance(source, grain.MapDataset):
-        raise DataError(
-            f"a data set of type {type(source).__name__} cannot be read: give arrays (see "
-            "jaxmnist.datasets.from_arrays) or a grain.MapDataset of examples"
-        )
+        rule = "give arrays (see jaxmnist.datasets.from_arrays) or a grain.MapDataset of examples"
+        raise DataError(f"a data set of type {type(source).__name__} cannot be read: {rule}")
     n = len(source)
     if not 0 < n < 2**40:
-        raise DataError(
-            f"the grain.MapDataset has {n} elements: give a finite one without repeat(), "
-            "the epochs are made here"
-        )
+        rule = "give a finite one without repeat(), the epochs are made here"
+        raise DataError(f"the grain.MapDataset has {n} elements: {rule}")
     repeated = source.repeat()
 
     def gather(epochs: Any, indices: Any) -> tuple[Any, Any]:
@@ -146,21 +118,15 @@ def make_gather(source: Any) -> Gather:
 
 def _example(element: Any) -> tuple[np.ndarray[Any, Any], int]:
     """Image [h, w, c] and label of an element of a user's data set."""
+    rule = "'image', uint8 or float32 of shape [h, w] or [h, w, c], and an integer 'label'"
     try:
         image, label = np.asarray(element["image"]), int(element["label"])
+        if image.ndim not in (2, 3) or image.dtype not in (np.uint8, np.float32):
+            raise TypeError(f"an 'image' that is {image.dtype} of shape {image.shape}")
     except (TypeError, KeyError, ValueError, IndexError) as error:
-        raise DataError(
-            "an element of the grain.MapDataset must be a dictionary with 'image' [h, w] or "
-            f"[h, w, c] and an integer 'label', but this one gave {error!r}"
-        ) from error
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim != 3 or image.dtype not in (np.uint8, np.float32):
-        raise DataError(
-            f"an 'image' of the grain.MapDataset is {image.dtype} of shape {image.shape}: "
-            "uint8 or float32 of shape [h, w] or [h, w, c] is expected"
-        )
-    return image, label
+        fault = f"an element of the grain.MapDataset must be a dictionary with {rule}"
+        raise DataError(f"{fault}, but this one gave {error!r}") from error
+    return image if image.ndim == 3 else image[..., None], label
 
 
 class BatchSource:
@@ -173,11 +139,7 @@ class BatchSource:
         """Reads nothing yet; `rows` are those of the global batch that this process holds."""
         self._gather = make_gather(source)
         self._stream = functools.partial(
-            stream_rows,
-            seed,
-            batch_size=batch_size,
-            examples=example_count(source),
-            rows=rows,
+            stream_rows, seed, batch_size=batch_size, examples=example_count(source), rows=rows
         )
         self._steps = steps
 
@@ -202,9 +164,7 @@ def train_batches(source: BatchSource, *, start: int = 0) -> Iterator[Batch]:
         iterator.close()
 
 
-def eval_batches(
-    source: Any, *, batch_size: int, padded_size: int, rows: slice
-) -> Iterator[Batch]:
+def eval_batches(source: Any, *, batch_size: int, padded_size: int, rows: slice) -> Iterator[Batch]:
     """This process's rows of the evaluation batches: every example once, then padding."""
     gather, examples = make_gather(source), example_count(source)
     for number in range(-(-examples // batch_size)):
@@ -225,4 +185,3 @@ def placed_ahead(
         if len(waiting) > ahead:
             yield waiting.pop(0)
     yield from waiting
-

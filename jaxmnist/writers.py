@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -73,27 +74,43 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """Scalars under "<split>/<name>"."""
+    """Scalars under "<split>/<name>"; what is flushed survives a kill.
+
+    tensorboardX's own `SummaryWriter` passes events through a queue that its flush does not wait
+    for, so that those before a checkpoint could be lost.
+    """
 
     def __init__(self, directory: Path, *, first_step: int):
         """Opens a new event file; TensorBoard then ignores older events from `first_step` on."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
 
-        self._writer = SummaryWriter(str(directory), purge_step=first_step)
+        directory.mkdir(parents=True, exist_ok=True)
+        # Its name is otherwise made of the second and the host, and an old file would be emptied.
+        self._events = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
+        self._add(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes each number of the record as a scalar."""
+        from tensorboardX.summary import scalar
+
         for name, value in record.items():
             if name not in ("split", "step") and isinstance(value, int | float):
-                self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
+                tag = f"{record['split']}/{name}"
+                self._add(record["step"], summary=scalar(tag, value))
 
     def flush(self) -> None:
         """Hands the events to the operating system."""
-        self._writer.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        self._events.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 class Writers:

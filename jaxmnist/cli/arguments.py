@@ -14,6 +14,10 @@ from jaxmnist.errors import UsageError
 Define = Callable[[flags.FlagValues], None]
 
 
+class HelpShown(Exception):
+    """The help of a command was asked for and printed: there is nothing left to do."""
+
+
 @dataclass(frozen=True)
 class Parsed:
     """A command line, understood.
@@ -43,19 +47,21 @@ def parse(
       about: what the command does, for the help.
 
     Raises:
-      UsageError: an unknown flag, a bad value, or an argument that is not wanted.
-      SystemExit: the help was asked for and printed.
+      UsageError: an unknown flag, a bad or empty value, or an argument that is not wanted.
+      HelpShown: the help was asked for and printed.
     """
     values = flags.FlagValues()
     define(values)
     if any(a in ("-h", "--help", "-help", "--helpfull") for a in arguments):
         print(_help(command, values, positional=positional, about=about))
-        raise SystemExit(0)
+        raise HelpShown
     try:
         left = values([command, *arguments])[1:]
     except flags.Error as error:
         text = re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
         raise UsageError(f"{text}; see `jaxmnist {command} --help`") from error
+    if empty := [name for name in values if values[name].value == ""]:
+        raise UsageError(f"--{empty[0]}= needs a value; see `jaxmnist {command} --help`")
     if left and not positional:
         raise UsageError(
             f"jaxmnist {command} takes no argument {left[0]!r}: flags begin with two dashes; see "
@@ -64,14 +70,19 @@ def parse(
     return Parsed(values, tuple(left))
 
 
-def split_config(arguments: Sequence[str]) -> tuple[ConfigDict, tuple[str, ...]]:
-    """The validated configuration that the --config arguments name, and the other arguments.
+def parse_with_config(
+    command: str, arguments: Sequence[str], define: Define, *, about: str
+) -> tuple[ConfigDict, Parsed]:
+    """As `parse`, with the validated configuration that the --config arguments name.
 
     Raises:
-      ConfigError: it does not exist or has faults; all of them at once.
+      UsageError: as for `parse`.
+      ConfigError: the configuration does not exist or has faults; all of them at once.
+      HelpShown: as for `parse`.
     """
     split = split_arguments(arguments)
-    return apply_overrides(get_config(split.config), split.overrides), split.rest
+    parsed = parse(command, split.rest, define, about=about)
+    return apply_overrides(get_config(split.config), split.overrides), parsed
 
 
 def require_workdir(parsed: Parsed, command: str) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from jaxmnist.cli.arguments import define_json, parse, split_config
+from jaxmnist.cli.arguments import define_json, parse_with_config
 from jaxmnist.config import to_dict, to_text
 
 _ABOUT = """Prints the resolved configuration, each key under its comment.
@@ -13,6 +13,5 @@ _ABOUT = """Prints the resolved configuration, each key under its comment.
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    config, rest = split_config(arguments)
-    parsed = parse("config", rest, define_json, about=_ABOUT)
+    config, parsed = parse_with_config("config", arguments, define_json, about=_ABOUT)
     print(json.dumps(to_dict(config), indent=2) if parsed.json else to_text(config))

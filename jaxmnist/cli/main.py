@@ -1,11 +1,14 @@
 """Finds the command, runs it, and turns what goes wrong into one sentence and an exit code."""
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 import jaxmnist
+from jaxmnist.cli.arguments import HelpShown
 from jaxmnist.config import did_you_mean
 from jaxmnist.errors import JaxmnistError, UsageError
 
@@ -22,6 +25,9 @@ COMMANDS = {
 
 def run() -> None:
     """The console script: runs the command line of this process and exits."""
+    # A terminal or locale that lacks a character, or a path of odd bytes, must not stop a run.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))
 
 
@@ -35,7 +41,8 @@ def main(argv: Sequence[str]) -> int:
       The exit code: 0 done, 1 failure, 2 usage or configuration, 128 + n stopped by signal n.
     """
     try:
-        _dispatch(argv)
+        with contextlib.suppress(HelpShown):
+            _dispatch(argv)
         sys.stdout.flush()
     except JaxmnistError as error:
         print(f"jaxmnist: {error}", file=sys.stderr)
@@ -50,6 +57,14 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"jaxmnist: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        # XLA's own error is a RuntimeError that begins with its status.
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fault, *_ = str(error).splitlines() or [""]
+        repair = "make batch_size, eval.batch_size or the model smaller, or raise train.accumulate"
+        print(f"jaxmnist: out of memory ({fault}): {repair}", file=sys.stderr)
         return 1
     return 0
 

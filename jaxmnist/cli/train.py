@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from jaxmnist.cli.arguments import parse, split_config
+from jaxmnist.cli.arguments import parse_with_config
 
 _ABOUT = """Trains a model, or goes on where an earlier run in the same work directory stopped.
 
@@ -30,8 +30,7 @@ def _define(values: flags.FlagValues) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command."""
-    config, rest = split_config(arguments)
-    parsed = parse("train", rest, _define, about=_ABOUT)
+    config, parsed = parse_with_config("train", arguments, _define, about=_ABOUT)
     from jaxmnist.runs.train import train
 
     command = [a for a in arguments if not a.lstrip("-").startswith("workdir")]

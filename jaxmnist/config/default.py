@@ -6,78 +6,79 @@ says what it does, the line itself its default and its rule. Config files hold w
 
 from typing import Final
 
-from jaxmnist.config.rules import Key, choice, duration, flag, free, integer, number, optional, text
+from jaxmnist.config import rules
+from jaxmnist.config.rules import Key, Rule, choice, or_none
 
 KEYS: Final = {
     #: Seed of everything random: initial parameters, data order, augmentation, dropout.
-    "seed": Key(0, integer(0, maximum=2**32 - 1)),
+    "seed": Key(0, Rule(int, "an integer in 0..4294967295", lambda v: 0 <= v < 2**32)),
     #: Examples in one optimizer step, over all devices and processes.
-    "batch_size": Key(256, integer(1)),
+    "batch_size": Key(256, rules.SIZE),
     #: Length of training in passes over the train set; a fraction is allowed.
     #: Exactly one of epochs, steps and examples is set; the other two are None.
-    "train.epochs": Key(5, optional(number("> 0", lambda v: v > 0, types=(int, float)), "0.5")),
+    "train.epochs": Key(5, or_none(rules.EPOCHS), "0.5"),
     #: Length of training in optimizer steps.
-    "train.steps": Key(None, optional(integer(1), "60")),
+    "train.steps": Key(None, or_none(rules.SIZE), "60"),
     #: Length of training in examples, rounded up to whole steps.
-    "train.examples": Key(None, optional(integer(1), "100000")),
+    "train.examples": Key(None, or_none(rules.SIZE), "100000"),
     #: Microbatches that a step adds up before it updates: less memory, the same result.
-    "train.accumulate": Key(1, integer(1)),
+    "train.accumulate": Key(1, rules.SIZE),
     #: Decay of an exponential moving average of the parameters; None keeps none.
-    "train.ema_decay": Key(None, optional(number("in (0, 1)", lambda v: 0 < v < 1), "0.999")),
+    "train.ema_decay": Key(None, or_none(rules.DECAY), "0.999"),
     #: Share of the target probability that is spread evenly over all classes.
-    "train.label_smoothing": Key(0.0, number("in [0, 1)", lambda v: 0 <= v < 1)),
+    "train.label_smoothing": Key(0.0, Rule(float, "a number in [0, 1)", lambda v: 0 <= v < 1)),
     #: How the step is spread over the devices: the same training by three mechanisms of JAX.
     "parallel.strategy": Key("shard_map", choice("shard_map", "pmap", "jit")),
     #: Use only the first so many devices; None uses all.
-    "parallel.devices": Key(None, optional(integer(1), "2")),
+    "parallel.devices": Key(None, or_none(rules.SIZE), "2"),
     #: How many CPU devices to create, and train on, even beside an accelerator; None chooses by the
     #: usable cores and the batch where there is no accelerator.
-    "parallel.cpu_devices": Key(None, optional(integer(1), "8")),
+    "parallel.cpu_devices": Key(None, or_none(rules.SIZE), "8"),
     #: Make the result equal bit for bit on 1, 2, 4 and 8 devices; slower; needs shard_map.
-    "parallel.deterministic": Key(False, flag()),
+    "parallel.deterministic": Key(False, rules.FLAG),
     #: Precision of matrix products and convolutions in float32: 'highest' gives the same result
     #: everywhere; the others are faster on accelerators (TF32, bfloat16).
     "parallel.matmul_precision": Key("highest", choice("default", "high", "highest")),
     #: Name of the data set: one that is known, or one that was registered.
-    "dataset.name": Key("mnist", text()),
+    "dataset.name": Key("mnist", rules.TEXT),
     #: Directory with four IDX files to read instead, gzipped or not; it wins over the name.
-    "dataset.dir": Key(None, optional(text(), "'data/digits'")),
+    "dataset.dir": Key(None, or_none(rules.TEXT), "'data/digits'"),
     #: Number of classes; None takes the largest train label plus one.
-    "dataset.classes": Key(None, optional(integer(1), "10")),
+    "dataset.classes": Key(None, or_none(rules.SIZE), "10"),
     #: Examples held out of the train set, drawn by the seed; the best checkpoint is chosen on them.
-    "dataset.validation": Key(0, integer(0)),
+    "dataset.validation": Key(0, rules.COUNT),
     #: Name of the model: one that is known, or one that was registered.
-    "model.name": Key("cnn", text()),
+    "model.name": Key("cnn", rules.TEXT),
     #: Arguments of the model; free keys.
-    "model.kwargs": Key({}, free("{'dropout': 0.1}")),
+    "model.kwargs": Key({}, rules.FREE, "{'dropout': 0.1}"),
     #: How 3x3 convolutions are computed; 'auto' takes what is fastest on the devices.
     "model.conv": Key("auto", choice("auto", "xla", "winograd")),
     #: Type in which the model computes; parameters are always float32.
     "model.dtype": Key("float32", choice("float32", "bfloat16")),
     #: Name of the optimizer: one that is known, or one that was registered.
-    "optimizer.name": Key("adam", text()),
+    "optimizer.name": Key("adam", rules.TEXT),
     #: Highest learning rate; the schedule scales it.
-    "optimizer.learning_rate": Key(4e-3, number("> 0", lambda v: v > 0)),
+    "optimizer.learning_rate": Key(4e-3, rules.RATE),
     #: Decoupled weight decay, multiplied by the learning rate of the step.
-    "optimizer.weight_decay": Key(0.0, number(">= 0", lambda v: v >= 0)),
+    "optimizer.weight_decay": Key(0.0, Rule(float, "a number >= 0", lambda v: 0 <= v < 1e99)),
     #: Norm to which a longer gradient (of all parameters together) is cut; None does not cut.
-    "optimizer.clip_norm": Key(None, optional(number("> 0", lambda v: v > 0), "1.0")),
+    "optimizer.clip_norm": Key(None, or_none(rules.RATE), "1.0"),
     #: Arguments of the optimizer; free keys.
-    "optimizer.kwargs": Key({}, free("{'b1': 0.9}")),
+    "optimizer.kwargs": Key({}, rules.FREE, "{'b1': 0.9}"),
     #: Name of the schedule that scales the learning rate over the training.
-    "schedule.name": Key("one_cycle", text()),
+    "schedule.name": Key("one_cycle", rules.TEXT),
     #: Arguments of the schedule; free keys.
-    "schedule.kwargs": Key({}, free("{'end': 0.01}")),
+    "schedule.kwargs": Key({}, rules.FREE, "{'end': 0.01}"),
     #: Shift each train image by up to so many pixels, in both directions; 0 does not.
-    "augment.shift": Key(0, integer(0)),
+    "augment.shift": Key(0, rules.COUNT),
     #: How often a checkpoint is saved (a duration); the last step is always saved.
-    "checkpoint.every": Key("1 epochs", duration()),
+    "checkpoint.every": Key("1 epochs", rules.DURATION),
     #: How many of the latest checkpoints are kept.
-    "checkpoint.keep": Key(3, integer(1)),
+    "checkpoint.keep": Key(3, rules.SIZE),
     #: How often the train metrics are read from the devices and written (a duration).
-    "log.every": Key(20, duration()),
+    "log.every": Key(20, rules.DURATION),
     #: Examples in one batch of evaluation, over all devices; no result depends on it.
-    "eval.batch_size": Key(1000, integer(1)),
+    "eval.batch_size": Key(1000, rules.SIZE),
     #: How often the model is evaluated during training (a duration).
-    "eval.every": Key("1 epochs", duration()),
+    "eval.every": Key("1 epochs", rules.DURATION),
 }

@@ -8,21 +8,8 @@ from typing import Final, Self
 
 from jaxmnist.errors import ConfigError
 
-UNITS: Final = ("steps", "epochs", "examples")
-
 # Digits and exponent are bounded so that no text can ask for a number of a million digits.
-_NUMBER: Final = re.compile(r"[+-]?(\d[\d_]{0,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?", re.I)
-
-
-def exact_number(text: str) -> Fraction:
-    """Returns the number that a decimal text names, without rounding: "0.1" is 1/10.
-
-    Raises:
-      ValueError: the text is not a decimal number, or has absurdly many digits.
-    """
-    if not _NUMBER.fullmatch(text.strip()):
-        raise ValueError(f"{text!r} is not a decimal number")
-    return Fraction(text.strip())
+_NUMBER: Final = re.compile(r"[+-]?(\d(_?\d){0,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?", re.I)
 
 
 @dataclass(frozen=True)
@@ -42,12 +29,9 @@ class Duration:
 
     def __post_init__(self) -> None:
         """Refuses what is no length."""
-        if self.unit not in UNITS:
-            raise ConfigError([f"duration unit {self.unit!r} must be one of {', '.join(UNITS)}"])
-        if self.amount <= 0 or (self.unit != "epochs" and self.amount.denominator != 1):
-            rule = "positive" if self.unit == "epochs" else "a positive whole number"
-            text = f"duration of {float(self.amount):g} {self.unit} must be {rule}"
-            raise ConfigError([f"{text}, such as '1 {self.unit}'"])
+        whole = self.unit == "epochs" or self.amount.denominator == 1
+        if self.unit not in ("steps", "epochs", "examples") or self.amount <= 0 or not whole:
+            raise _fault(f"{float(self.amount):g} {self.unit}")
 
     @classmethod
     def parse(cls, value: int | str) -> Self:
@@ -60,20 +44,11 @@ class Duration:
         Raises:
           ConfigError: the value names no duration.
         """
-        number, _, unit = str(value).strip().partition(" ")
-        unit = unit.strip().lower()
-        plural = "steps" if not unit else unit if unit.endswith("s") else unit + "s"
-        if isinstance(value, (int, str)) and not isinstance(value, bool) and plural in UNITS:
-            try:
-                return cls(exact_number(number), plural)
-            except ConfigError:
-                raise
-            except ValueError:
-                pass
-        example = "20 (steps), '2 epochs', '500 steps' or '1e5 examples'"
-        raise ConfigError(
-            [f"duration {value!r} must be a number of steps or '<number> <unit>': {example}"]
-        )
+        number, _, unit = str(value).lower().strip().partition(" ")
+        plural = (unit.strip() or "step").removesuffix("s") + "s"
+        if not _NUMBER.fullmatch(number):
+            raise _fault(value)
+        return cls(Fraction(number), plural)
 
 
 def training_length(
@@ -84,14 +59,10 @@ def training_length(
     Raises:
       ConfigError: not exactly one of the three is given, or it is not a length.
     """
-    given = [(epochs, "epochs"), (steps, "steps"), (examples, "examples")]
-    lengths = [
-        Duration(Fraction(str(amount)), unit) for amount, unit in given if amount is not None
-    ]
+    given = {"epochs": epochs, "steps": steps, "examples": examples}
+    lengths = [Duration(Fraction(str(n)), unit) for unit, n in given.items() if n is not None]
     if len(lengths) != 1:
-        raise ConfigError(
-            [f"{len(lengths)} of epochs, steps and examples are given; give exactly one"]
-        )
+        raise ConfigError([f"give exactly one of epochs, steps and examples, not {len(lengths)}"])
     return lengths[0]
 
 
@@ -102,11 +73,8 @@ def to_steps(duration: Duration, *, batch_size: int, train_examples: int) -> int
 
     Args:
       duration: what is to pass.
-      batch_size: examples in a step, over all devices.
-      train_examples: examples in an epoch.
-
-    Raises:
-      ConfigError: batch_size or train_examples is below 1.
+      batch_size: examples in a step, over all devices; positive.
+      train_examples: examples in an epoch; positive.
     """
     return math.ceil(_period(duration, batch_size=batch_size, train_examples=train_examples))
 
@@ -120,11 +88,8 @@ def is_due(step: int, duration: Duration, *, batch_size: int, train_examples: in
     Args:
       step: optimizer steps done; nothing is due at 0.
       duration: the period.
-      batch_size: examples in a step, over all devices.
-      train_examples: examples in an epoch.
-
-    Raises:
-      ConfigError: batch_size or train_examples is below 1.
+      batch_size: examples in a step, over all devices; positive.
+      train_examples: examples in an epoch; positive.
     """
     period = _period(duration, batch_size=batch_size, train_examples=train_examples)
     # step = ceil(i·p) means that the last whole period before this step ended less than a step ago.
@@ -132,8 +97,10 @@ def is_due(step: int, duration: Duration, *, batch_size: int, train_examples: in
 
 
 def _period(duration: Duration, *, batch_size: int, train_examples: int) -> Fraction:
-    for name, value in (("batch_size", batch_size), ("train_examples", train_examples)):
-        if value < 1:
-            raise ConfigError([f"{name} = {value} must be at least 1 to count steps"])
     scale = {"steps": batch_size, "epochs": train_examples, "examples": 1}[duration.unit]
     return duration.amount * scale / batch_size
+
+
+def _fault(value: object) -> ConfigError:
+    rule = "positive, whole unless epochs, such as 20 (steps), '2 epochs' or '1e5 examples'"
+    return ConfigError([f"duration {value!r} must be '<number> <unit>' or a number: {rule}"])

@@ -2,21 +2,19 @@
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ml_collections import ConfigDict
 
 from jaxmnist.config.default import KEYS
-from jaxmnist.config.rules import literal
+from jaxmnist.config.rules import FLAG, literal
 from jaxmnist.config.validate import value_faults
-from jaxmnist.config.values import LENGTH_KEYS, build, flatten, unknown_key
+from jaxmnist.config.values import LENGTH_KEYS, default_config, flatten
 from jaxmnist.errors import ConfigError
 
-_ARGUMENT: Final = re.compile(
-    r"--?(?P<no>no)?config(?:\.(?P<key>[^=]*))?(?:=(?P<value>.*))?", re.DOTALL
-)
+_ARGUMENT: Final = re.compile(r"(?s)--?(no(?=config\.[^=]*$))?config(?:\.([^=]+))?(?:=(.*))?")
 
 
 @dataclass(frozen=True)
@@ -39,39 +37,30 @@ def split_arguments(argv: Sequence[str]) -> Arguments:
 
     Understood are --config=NAME, --config.key=value, both with a space for the equals sign,
     --config.flag and --noconfig.flag for keys that are true or false. The last of several
-    settings of a key wins. What follows "--" is left alone.
-
-    Raises:
-      ConfigError: values that are missing or not wanted, all at once.
+    settings of a key wins. What follows "--" is left alone. A value that is missing is "", which
+    neither `get_config` nor `apply_overrides` takes for one.
     """
-    spec: str | None = None
-    overrides: dict[str, str] = {}
+    settings: dict[Any, str] = {}
     rest: list[str] = []
-    faults: list[str] = []
-    left = list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    left = list(argv[:end])
     while left:
         argument = left.pop(0)
-        found = _ARGUMENT.fullmatch(argument)
-        if argument == "--":
-            rest += [argument, *left]
-            break
-        if not found or (found["no"] and found["key"] is None):
+        if not (found := _ARGUMENT.fullmatch(argument)):
             rest.append(argument)
             continue
-        value = _negation(found, faults) if found["no"] else found["value"]
-        if value is None:
-            value = _next_value(argument, found["key"], left, faults)
-        if found["key"] is None:
-            spec = value
-        else:
-            # Taken out first, so that the order of the overrides is that of their last mention.
-            overrides.pop(found["key"], None)
-            overrides[found["key"]] = value
-    if spec == "" and not faults:
-        faults.append("--config= needs a name or a path, such as --config=seed or --config=mine.py")
-    if faults:
-        raise ConfigError(faults)
-    return Arguments(spec, overrides, tuple(rest))
+        no, key, value = found.groups()
+        flag = key in KEYS and KEYS[key].rule is FLAG
+        if no:
+            value = "false" if flag or key not in KEYS else ""
+        elif value is None:
+            word = left[0].lower() if left else "--"
+            follows = word in ("true", "false") if flag else not word.startswith("--")
+            value = left.pop(0) if follows else "true" if flag else ""
+        # Taken out first, so that the order of the settings is that of their last mention.
+        settings.pop(key, None)
+        settings[key] = value
+    return Arguments(settings.pop(None, None), settings, (*rest, *argv[end:]))
 
 
 def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
@@ -87,75 +76,33 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigD
     Raises:
       ConfigError: every fault of the overrides, and of the configuration that they make.
     """
-    values = copy.deepcopy(flatten(config))
+    values = copy.deepcopy(flatten(config.to_dict()))
     faults: list[str] = []
-    applied: list[str] = []
     for name, text in overrides.items():
+        group, _, inner = name.partition(".kwargs.")
+        free, path = f"{group}.kwargs", inner.split(".")
         if name in KEYS:
-            try:
-                values[name] = KEYS[name].rule.read(text)
-                applied.append(name)
-            except ValueError:
-                faults.append(KEYS[name].fault(name, text))
-        elif section := _free_section(name):
-            _set_free(values, section, name.removeprefix(f"{section}.").split("."), literal(text))
+            values[name] = KEYS[name].rule.read(text)
+        elif free in KEYS and all(map(str.isidentifier, path)):
+            values[free] = _with(values[free], path, literal(text))
+            faults += [] if text else [f"{name} needs a value, such as {name}=0.9"]
         else:
-            faults.append(unknown_key(name))
-    keep_one_length(values, [name for name in LENGTH_KEYS if name in applied])
-    faults += value_faults(values)
-    if faults:
+            values[name] = text
+    keep_one_length(values, overrides)
+    if faults := faults + value_faults(values):
         raise ConfigError(faults)
-    return build(values)
+    return default_config(values)
 
 
-def keep_one_length(values: dict[str, Any], changed: Sequence[str]) -> None:
+def keep_one_length(values: dict[str, Any], changed: Container[str]) -> None:
     """Sets the other lengths of training to None, in place, when one alone was changed."""
-    chosen = [name for name in changed if values[name] is not None]
+    chosen = [name for name in LENGTH_KEYS if name in changed and values[name] is not None]
     if len(chosen) == 1:
         values.update({name: None for name in LENGTH_KEYS if name not in chosen})
 
 
-def _negation(found: re.Match[str], faults: list[str]) -> str:
-    key = found["key"]
-    if found["value"] is not None:
-        faults.append(f"{found[0]} takes no value; write --config.{key}=false")
-    elif key in KEYS and not _is_flag(key):
-        faults.append(
-            f"{found[0]} works for keys that are true or false; write --config.{key}=value"
-        )
-    return "false"
-
-
-def _next_value(argument: str, key: str | None, left: list[str], faults: list[str]) -> str:
-    if _is_flag(key):
-        return left.pop(0) if left and left[0].lower() in ("true", "false") else "true"
-    if left and not left[0].startswith("--"):
-        return left.pop(0)
-    if key is None:
-        faults.append("--config needs a name or a path, such as --config=seed or --config=mine.py")
-    elif key in KEYS or _free_section(key):
-        example = "0.9" if key not in KEYS else KEYS[key].rule.example or KEYS[key].default
-        faults.append(f"{argument} needs a value, such as {argument}={example}")
-    # The text of a key that does not exist never matters: the key itself is the fault to report.
-    return ""
-
-
-def _is_flag(key: str | None) -> bool:
-    return key in KEYS and KEYS[key].rule.types == (bool,)
-
-
-def _free_section(name: str) -> str:
-    """The key of the free dict in which this key lies, or ""."""
-    named = all(part.isidentifier() for part in name.split("."))
-    inside = (key for key in KEYS if KEYS[key].rule.types == (dict,) and name.startswith(f"{key}."))
-    return next(inside, "") if named else ""
-
-
-def _set_free(values: dict[str, Any], section: str, path: list[str], value: Any) -> None:
-    *parents, last = path
-    target = values
-    for part in (section, *parents):
-        if not isinstance(target.get(part), dict):
-            target[part] = {}
-        target = target[part]
-    target[last] = value
+def _with(values: Any, path: Sequence[str], value: Any) -> Any:
+    if not path:
+        return value
+    kept = values if isinstance(values, dict) else {}
+    return kept | {path[0]: _with(kept.get(path[0]), path[1:], value)}

@@ -2,18 +2,13 @@
 
 import ast
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import UnionType
 from typing import Any, Final
 
-from jaxmnist.config.durations import Duration, exact_number
-from jaxmnist.errors import ConfigError
-
-_NONE: Final = ("none", "null")
-# The types that a ConfigDict turns into those of a key by itself.
-_CAST: Final[dict[type, type]] = {float: int, tuple: list}
-_BOOLS: Final = {"true": True, "1": True, "false": False, "0": False}
+from jaxmnist.config.durations import Duration
 
 
 @dataclass(frozen=True)
@@ -21,41 +16,38 @@ class Rule:
     """What a key accepts.
 
     Attributes:
-      types: the Python types of a value.
+      kind: the Python type of a value, or several.
       expected: the rule in words, to follow "must be".
-      accepts: whether a value of one of the types is in range.
-      parse: reads a value from text; raises ValueError when it cannot.
-      example: a value as a user writes it; "" where the default is example enough.
-      optional: whether None is a value too.
+      accepts: whether a value of that type is in range; a ValueError says no, too.
+      optional: whether None is a value as well.
     """
 
-    types: tuple[type, ...]
+    kind: type | UnionType
     expected: str
-    accepts: Callable[[Any], bool]
-    parse: Callable[[str], Any]
-    example: str = ""
+    accepts: Callable[[Any], object]
     optional: bool = False
 
     def allows(self, value: object) -> bool:
         """Says whether a value has the right type and is in range; a bool is never a number."""
-        if value is None:
-            return self.optional
-        if isinstance(value, bool) and bool not in self.types:
-            return False
-        types = tuple(kind for own in self.types for kind in (own, _CAST.get(own, own)))
-        return isinstance(value, types) and self.accepts(value)
+        if value is None or (isinstance(value, bool) and self.kind is not bool):
+            return value is None and self.optional
+        # A ConfigDict makes floats of ints by itself.
+        kind = float | int if self.kind is float else self.kind
+        with suppress(ValueError):
+            return isinstance(value, kind) and bool(self.accepts(value))
+        return False
 
     def read(self, text: str) -> Any:
-        """Returns the value that a text names, its range unchecked.
+        """Returns the value that a text names, or another that `allows` refuses.
 
-        Raises:
-          ValueError: the text is no value of this type.
+        A text that names none of this kind is returned as it is.
         """
-        if text.strip().lower() not in _NONE:
-            return self.parse(text)
-        if not self.optional:
-            raise ValueError("None is not a value of this key")
-        return None
+        value = literal(text)
+        if self.kind is bool and value in (0, 1):
+            return bool(value)
+        if self.kind is str and value is not None:
+            return text
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @dataclass(frozen=True)
@@ -65,142 +57,50 @@ class Key:
     Attributes:
       default: its value unless set.
       rule: what it accepts.
+      example: a value as a user writes it; "" where the default is example enough.
     """
 
     default: Any
     rule: Rule
-
-    def fault(self, name: str, value: object) -> str:
-        """Returns the sentence for a value that the rule refuses: value, rule, example."""
-        expected = self.rule.expected + (" or None" if self.rule.optional else "")
-        example = self.rule.example or repr(self.default)
-        return f"{name} = {value!r:.80} must be {expected}, such as {example}"
-
-
-def optional(rule: Rule, example: str) -> Rule:
-    """Returns the rule that accepts None as well, shown to users by the example."""
-    return replace(rule, optional=True, example=example)
-
-
-def integer(minimum: int, *, maximum: float = math.inf) -> Rule:
-    """Returns the rule for an int of at least `minimum` and at most `maximum`."""
-    bounds = f">= {minimum}" if maximum == math.inf else f"in {minimum}..{maximum}"
-    return Rule((int,), f"an integer {bounds}", lambda v: minimum <= v <= maximum, _read_integer)
-
-
-def number(
-    bounds: str, accepts: Callable[[float], bool], *, types: Sequence[type] = (float,)
-) -> Rule:
-    """Returns the rule for a finite number; `bounds` says in words what `accepts` checks."""
-    kinds = (*types,)
-    return Rule(
-        kinds,
-        f"a number {bounds}",
-        lambda v: abs(v) <= sys.float_info.max and accepts(v),
-        _read_number,
-    )
-
-
-def flag() -> Rule:
-    """Returns the rule for True or False."""
-    return Rule((bool,), "true or false", lambda v: True, _read_flag)
+    example: str = ""
 
 
 def choice(*names: str) -> Rule:
     """Returns the rule for one of the names."""
-    return Rule((str,), f"one of {', '.join(map(repr, names))}", lambda v: v in names, str)
+    return Rule(str, f"one of {', '.join(map(repr, names))}", lambda v: v in names)
 
 
-def text() -> Rule:
-    """Returns the rule for a string that is not blank."""
-    return Rule((str,), "a string that is not empty", lambda v: bool(v.strip()), str)
+def or_none(rule: Rule) -> Rule:
+    """Returns the rule that accepts None as well."""
+    return replace(rule, expected=f"{rule.expected} or None", optional=True)
 
 
-def duration() -> Rule:
-    """Returns the rule for a period: an int (steps) or "2 epochs", "500 steps", "1e5 examples"."""
-    expected = "a duration (20 for steps, '500 steps', '0.5 epochs', '1e5 examples')"
-    return Rule((int, str), expected, _is_duration, _read_duration, "'2 epochs'")
-
-
-def tuple_of(rule: Rule, example: str) -> Rule:
-    """Returns the rule for a tuple of elements of one rule, as text "8,16" or "(8, 16)"."""
-
-    def read(value: str) -> tuple[Any, ...]:
-        inner = value.strip().removeprefix("(").removesuffix(")")
-        return tuple(rule.read(part.strip()) for part in inner.split(",") if part.strip())
-
-    def accepts(values: tuple[Any, ...]) -> bool:
-        return all(map(rule.allows, values))
-
-    return Rule((tuple,), f"a tuple, each element {rule.expected}", accepts, read, example)
-
-
-def free(example: str) -> Rule:
-    """Returns the rule for a dict whose keys only its receiver knows."""
-    plain = "None, booleans, finite numbers, strings, and lists, tuples or dicts of these"
-    return Rule((dict,), f"a dict of plain values ({plain})", _is_plain, _read_dict, example)
-
-
-def literal(value: str) -> Any:
+def literal(text: str) -> Any:
     """Returns the Python literal that a text spells (True and None in any case), else the text."""
-    word = value.strip().lower()
-    if word in _NONE or word in ("true", "false"):
-        return _BOOLS.get(word)
+    words = {"true": "True", "false": "False", "none": "None", "null": "None"}
     try:
-        return ast.literal_eval(value.strip())
+        return ast.literal_eval(words.get(text.strip().lower(), text.strip()))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return value
-
-
-def _read_flag(value: str) -> bool:
-    word = value.strip().lower()
-    if word not in _BOOLS:
-        raise ValueError(f"{value!r} is neither true nor false")
-    return _BOOLS[word]
-
-
-def _read_integer(value: str) -> int:
-    exact = exact_number(value)
-    if exact.denominator != 1:
-        raise ValueError(f"{value!r} is not a whole number")
-    return int(exact)
-
-
-def _read_number(value: str) -> float:
-    return int(value) if value.strip().isdecimal() else float(value)
-
-
-def _is_duration(value: Any) -> bool:
-    try:
-        Duration.parse(value)
-    except ConfigError:
-        return False
-    return True
-
-
-def _read_duration(value: str) -> int | str:
-    try:
-        return _read_integer(value)
-    except ValueError:
-        return value.strip()
-
-
-def _read_dict(value: str) -> dict[str, Any]:
-    found = literal(value)
-    if not isinstance(found, dict):
-        raise ValueError(f"{value!r} is not a dict")
-    return found
+        return text
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, dict):
-        return all(isinstance(name, str) and "." not in name for name in value) and all(
-            map(_is_plain, value.values())
-        )
+        named = all(isinstance(name, str) and "." not in name for name in value)
+        return named and _is_plain([*value.values()])
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
-    return (
-        value is None
-        or isinstance(value, (bool, int, str))
-        or (isinstance(value, float) and math.isfinite(value))
-    )
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int | str | None)
+
+
+COUNT: Final = Rule(int, "an integer >= 0", lambda v: v >= 0)
+SIZE: Final = Rule(int, "an integer >= 1", lambda v: v >= 1)
+EPOCHS: Final = Rule(int | float, "a number > 0", lambda v: 0 < v < 1e99)
+RATE: Final = Rule(float, "a number > 0", lambda v: 0 < v < 1e99)
+DECAY: Final = Rule(float, "a number in (0, 1)", lambda v: 0 < v < 1)
+FLAG: Final = Rule(bool, "true or false", lambda v: True)
+TEXT: Final = Rule(str, "a string that is not empty", str.strip)
+DURATION: Final = Rule(int | str, "a duration: steps, '2 epochs' or '1e5 examples'", Duration.parse)
+FREE: Final = Rule(dict, "a dict of plain values: finite numbers, strings, lists, dicts", _is_plain)

@@ -1,6 +1,6 @@
 """First stage of validation, without devices: keys, types, ranges, rules over several keys."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ml_collections import ConfigDict
@@ -9,8 +9,8 @@ from jaxmnist.config.default import KEYS
 from jaxmnist.config.values import LENGTH_KEYS, flatten, unknown_key
 from jaxmnist.errors import ConfigError
 
+#: Parts into which `parallel.deterministic` cuts every microbatch, on any number of devices.
 VIRTUAL_SHARDS: Final = 8
-"""Parts into which `parallel.deterministic` cuts every microbatch, on any number of devices."""
 
 
 def validate(config: ConfigDict) -> None:
@@ -19,7 +19,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ConfigError: every fault there is.
     """
-    if faults := value_faults(flatten(config)):
+    if faults := value_faults(flatten(config.to_dict())):
         raise ConfigError(faults)
 
 
@@ -30,15 +30,12 @@ def value_faults(values: Mapping[str, Any]) -> list[str]:
     for name, key in KEYS.items():
         if name not in values:
             faults.append(f"{name} is missing; set the keys of a group one by one, not the group")
-        elif not key.rule.allows(values[name]):
-            faults.append(key.fault(name, values[name]))
+        elif key.rule.allows(value := values[name]):
+            good[name] = value
         else:
-            good[name] = values[name]
-    for names, rule in _TOGETHER:
-        # A rule over several keys says nothing useful about a key that is wrong by itself.
-        if all(name in good for name in names) and (text := rule(good)):
-            faults.append(text)
-    return faults
+            rule = f"{key.rule.expected}, such as {key.example or repr(key.default)}"
+            faults.append(f"{name} = {value!r:.80} must be {rule}")
+    return [*faults, *_faults_together(good)]
 
 
 def nearest_multiples(value: int, multiple: int) -> str:
@@ -47,50 +44,25 @@ def nearest_multiples(value: int, multiple: int) -> str:
     return " or ".join(str(near) for near in (below, below + multiple) if near)
 
 
-def _one_length(values: Mapping[str, Any]) -> str:
-    given = [f"{name} = {values[name]}" for name in LENGTH_KEYS if values[name] is not None]
-    if len(given) == 1:
-        return ""
-    said = f"{' and '.join(given)} are set together" if given else "no length of training is set"
-    return f"{said}; set exactly one of {', '.join(LENGTH_KEYS)} and the others to None"
-
-
-def _whole_parts(values: Mapping[str, Any]) -> str:
-    batch_size, multiple = values["batch_size"], values["train.accumulate"]
-    reason = f"train.accumulate = {multiple}"
-    if values["parallel.deterministic"]:
-        multiple *= VIRTUAL_SHARDS
-        reason += f", times {VIRTUAL_SHARDS} parts of parallel.deterministic"
-    if batch_size % multiple == 0:
-        return ""
-    nearest = nearest_multiples(batch_size, multiple)
-    text = f"batch_size = {batch_size} must be a multiple of {multiple} ({reason})"
-    return f"{text}; the nearest valid values are {nearest}"
-
-
-def _deterministic_strategy(values: Mapping[str, Any]) -> str:
-    strategy = values["parallel.strategy"]
-    if not values["parallel.deterministic"] or strategy == "shard_map":
-        return ""
-    return (
-        f"parallel.deterministic = True needs parallel.strategy = 'shard_map', not {strategy!r}:"
-        " only there is the order of the sum over devices ours to fix; change one of the two"
-    )
-
-
-def _winograd_strategy(values: Mapping[str, Any]) -> str:
-    if values["model.conv"] != "winograd" or values["parallel.strategy"] != "jit":
-        return ""
-    return (
-        "model.conv = 'winograd' is refused under parallel.strategy = 'jit': a scan over a sharded"
-        " batch makes every device compute the whole of it; use 'shard_map' or 'pmap', or"
-        " model.conv = 'auto' or 'xla'"
-    )
-
-
-_TOGETHER: Final = (
-    (LENGTH_KEYS, _one_length),
-    (("batch_size", "train.accumulate", "parallel.deterministic"), _whole_parts),
-    (("parallel.deterministic", "parallel.strategy"), _deterministic_strategy),
-    (("model.conv", "parallel.strategy"), _winograd_strategy),
-)
+def _faults_together(good: Mapping[str, Any]) -> Iterator[str]:
+    # Nothing useful can be said together with a key that is wrong by itself: it is absent here.
+    given = [f"{name} = {good[name]}" for name in LENGTH_KEYS if good.get(name) is not None]
+    if len(given) != 1 and good.keys() >= {*LENGTH_KEYS}:
+        said = f"{' and '.join(given) or 'none'} are set as the length of training"
+        yield f"{said}; set exactly one of {', '.join(LENGTH_KEYS)} and the others to None"
+    strategy, deterministic = good.get("parallel.strategy"), good.get("parallel.deterministic")
+    batch_size, accumulate = good.get("batch_size", 0), good.get("train.accumulate", 1)
+    multiple = accumulate * VIRTUAL_SHARDS if deterministic else accumulate
+    if batch_size % multiple:
+        parts = f", times {VIRTUAL_SHARDS} parts of parallel.deterministic" if deterministic else ""
+        rule = f"must be a multiple of {multiple} (train.accumulate = {accumulate}{parts})"
+        nearest = nearest_multiples(batch_size, multiple)
+        yield f"batch_size = {batch_size} {rule}; the nearest valid values are {nearest}"
+    if deterministic and strategy not in (None, "shard_map"):
+        rule = "parallel.deterministic = True needs parallel.strategy = 'shard_map'"
+        reason = "only there is the order of the sum over devices ours to fix"
+        yield f"{rule}, not {strategy!r}: {reason}; change one of the two"
+    if strategy == "jit" and good.get("model.conv") == "winograd":
+        rule = "model.conv = 'winograd' is refused under parallel.strategy = 'jit'"
+        reason = "a scan over a sharded batch makes every device compute the whole of it"
+        yield f"{rule}: {reason}; use 'shard_map' or 'pmap', or model.conv = 'auto' or 'xla'"

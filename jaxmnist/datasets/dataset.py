@@ -1,9 +1,10 @@
-"""What a data set is: splits of uint8 images and int32 labels, and the rules that they keep."""
+"""What a data set is: splits of uint8 images and int32 labels, their rules and their order."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +14,18 @@ from jaxmnist.errors import ConfigError, DataError
 _MIN_SIDE = 4  # two poolings by 2 must leave a pixel
 _MAX_CLASSES = 2**31 - 1  # labels are int32
 # The permutations of the epochs are keyed by (seed, epoch); no run reaches this epoch.
-_HOLD_OUT_KEY = 2**64 - 1
-_T = TypeVar("_T", bound=np.generic)
+_HOLD_OUT_EPOCH = 2**64 - 1
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_permutation(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
+    """The order of the examples in an epoch: int64 [examples], read-only.
+
+    A stable sort of raw Philox output keyed by (seed, epoch); NumPy may change its higher-level
+    draws from version to version, but not that.
+    """
+    key = np.array([seed % 2**64, epoch], np.uint64)
+    return _frozen(np.argsort(np.random.Philox(key=key).random_raw(examples), kind="stable"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,28 +96,17 @@ class Dataset:
         """
         total = len(self.train)
         if not 0 <= count < total:
-            raise ConfigError(
-                [
-                    f"dataset.validation = {count}: at least one of the {total} train examples "
-                    f"must be left; choose 0 to {total - 1}"
-                ]
-            )
+            rule = f"at least one of {total} train examples must be left; choose 0 to {total - 1}"
+            raise ConfigError([f"dataset.validation = {count}: {rule}"])
         if count == 0:
             return self
         if self.validation is not None:
-            raise ConfigError(
-                [
-                    f"dataset.validation = {count}: {self.name} already has a validation split "
-                    f"of {len(self.validation)} examples; set dataset.validation = 0"
-                ]
-            )
-        key = np.array([int(seed) % 2**64, _HOLD_OUT_KEY], np.uint64)
-        order = np.argsort(np.random.Philox(key=key).random_raw(total), kind="stable")
-        return dataclasses.replace(
-            self,
-            train=self.train.take(np.sort(order[count:])),
-            validation=self.train.take(np.sort(order[:count])),
-        )
+            rule = f"{self.name} already holds out {len(self.validation)} examples; set it to 0"
+            raise ConfigError([f"dataset.validation = {count}: {rule}"])
+        order = epoch_permutation(int(seed), _HOLD_OUT_EPOCH, total)
+        train = self.train.take(np.sort(order[count:]))
+        validation = self.train.take(np.sort(order[:count]))
+        return dataclasses.replace(self, train=train, validation=validation)
 
 
 def from_arrays(
@@ -135,111 +135,68 @@ def from_arrays(
       DataError: an array breaks one of these rules; the text names it.
       ConfigError: `classes` is not a positive integer.
     """
-    arrays = {
-        "train_images": train_images,
-        "train_labels": train_labels,
-        "test_images": test_images,
-        "test_labels": test_labels,
-    }
-    made = assemble(list(arrays.items()), name=name, classes=classes)
+    arrays = {"train_images": train_images, "train_labels": train_labels}
+    arrays |= {"test_images": test_images, "test_labels": test_labels}
+    made = assemble(arrays, name=name, classes=classes)
     digests = {
-        f"{split_name}_{part}": hashlib.sha256(getattr(split, part)).hexdigest()
-        for split_name, split in (("train", made.train), ("test", made.test))
+        f"{split}_{part}": hashlib.sha256(getattr(getattr(made, split), part)).hexdigest()
+        for split in ("train", "test")
         for part in ("images", "labels")
     }
     return dataclasses.replace(made, sha256=digests)
 
 
 def assemble(
-    arrays: Sequence[tuple[str, ArrayLike]], *, name: str, classes: int | None = None
+    arrays: Mapping[str, ArrayLike], *, name: str, classes: int | None, **facts: Any
 ) -> Dataset:
     """Checks arrays against every rule of a data set and joins them.
 
     Args:
-      arrays: (what to call it in an error, array) of train images, train labels, test images
-        and test labels; perhaps also validation images and labels.
+      arrays: by what to call them in an error: train images, train labels, test images and test
+        labels, in this order; perhaps also validation images and labels.
       name: the data set's name.
       classes: the number of classes; None takes the largest train label + 1.
-
-    Returns:
-      The data set, without digests.
+      **facts: further attributes of the data set.
 
     Raises:
       DataError: an array breaks a rule.
       ConfigError: `classes` is not a positive integer.
     """
     if classes is not None and not (type(classes) is int and 1 <= classes <= _MAX_CLASSES):
-        raise ConfigError(
-            [f"dataset.classes = {classes!r}: must be a positive integer, or None to count them"]
-        )
-    images, labels = arrays[::2], arrays[1::2]
-    splits = [_split(*pair) for pair in zip(images, labels, strict=True)]
-    rule = "dataset.classes"
-    if classes is None:
-        classes = int(splits[0].labels.max()) + 1
-        rule = "the largest train label + 1"
-    train_shape = splits[0].images.shape[1:]
-    for (image_source, _), (label_source, _), split in zip(images, labels, splits, strict=True):
-        if split.images.shape[1:] != train_shape:
-            raise DataError(
-                f"{image_source}: images of {split.images.shape[1:]} (height, width, channels), "
-                f"expected {train_shape} as in {images[0][0]}; give all images one size"
-            )
-        _check_labels(label_source, split.labels, classes, f"there are {classes} classes ({rule})")
-    validation = splits[2] if len(splits) > 2 else None
-    return Dataset(name, classes, splits[0], splits[1], validation)
+        rule = "must be a positive integer, or None to count them"
+        raise ConfigError([f"dataset.classes = {classes!r}: {rule}"])
+    named = [(source, np.asarray(array)) for source, array in arrays.items()]
+    splits: list[Any] = []
+    classes = classes or 0
+    for (source, images), (label_source, labels) in zip(named[::2], named[1::2], strict=True):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            found = f"images are {images.dtype} of shape {images.shape}, expected uint8 [n, h, w]"
+            raise DataError(f"{source}: {found} or [n, h, w, c]; scale to 0..255 and reshape them")
+        if images.size == 0 or min(images.shape[1:3]) < _MIN_SIDE:
+            rule = f"expected one or more of at least {_MIN_SIDE}×{_MIN_SIDE} pixels; enlarge them"
+            raise DataError(f"{source}: images have the shape {images.shape}, {rule}")
+        shape = (*images.shape, 1)[1:4]
+        expected = splits[0].images.shape[1:] if splits else shape
+        if shape != expected:
+            rule = f"expected {expected} as in {named[0][0]}; give all images one size"
+            raise DataError(f"{source}: images of {shape} (height, width, channels), {rule}")
+        if labels.dtype.kind not in "iu" or labels.ndim != 1:
+            found = f"labels are {labels.dtype} of shape {labels.shape}, expected integers [n]"
+            raise DataError(f"{label_source}: {found}; give class numbers from 0, not one-hot rows")
+        if len(labels) != len(images):
+            rule = f"expected {len(images)}, one for each image of {source}; do they belong to it?"
+            raise DataError(f"{label_source}: {len(labels)} labels, {rule}")
+        classes = classes or min(max(1, int(labels.max()) + 1), _MAX_CLASSES)
+        if (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+            found = f"label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all)"
+            rule = "correct the labels or set dataset.classes (default: largest train label + 1)"
+            raise DataError(f"{label_source}: {found}, expected 0 to {classes - 1}; {rule}")
+        pixels = images.reshape(len(images), *shape)
+        splits.append(Split(_frozen(pixels), _frozen(labels.astype(np.int32))))
+    return Dataset(name, classes, *splits, **facts)
 
 
-def _split(named_images: tuple[str, ArrayLike], named_labels: tuple[str, ArrayLike]) -> Split:
-    (image_source, images), (label_source, labels) = named_images, named_labels
-    pixels = _checked_images(image_source, np.asarray(images))
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError(
-            f"{label_source}: labels are {labels.dtype} of shape {labels.shape}, expected "
-            "integers of shape [n]; give class numbers from 0, not one-hot rows"
-        )
-    if len(labels) != len(pixels):
-        raise DataError(
-            f"{label_source}: {len(labels)} labels, expected {len(pixels)}, one for each image "
-            f"of {image_source}; check that the two belong together"
-        )
-    _check_labels(label_source, labels, _MAX_CLASSES, "classes count from 0")
-    return Split(_frozen(pixels), _frozen(labels.astype(np.int32)))
-
-
-def _checked_images(source: str, images: NDArray[np.generic]) -> NDArray[np.uint8]:
-    if images.dtype != np.uint8:
-        raise DataError(
-            f"{source}: images are {images.dtype}, expected uint8; "
-            "scale them to 0..255 and convert with .astype(numpy.uint8)"
-        )
-    if images.ndim not in (3, 4):
-        raise DataError(
-            f"{source}: images have the shape {images.shape}, expected [n, h, w] or "
-            "[n, h, w, c]; reshape them"
-        )
-    n, h, w, c = (*images.shape, 1)[:4]
-    if n == 0 or c == 0:
-        raise DataError(f"{source}: the shape {images.shape} holds no images; give at least one")
-    if min(h, w) < _MIN_SIDE:
-        raise DataError(
-            f"{source}: images of {h}×{w} pixels, expected at least {_MIN_SIDE}×{_MIN_SIDE}; "
-            "pad or enlarge them"
-        )
-    return images.astype(np.uint8, copy=False).reshape(n, h, w, c)
-
-
-def _check_labels(source: str, labels: NDArray[np.integer], classes: int, rule: str) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        raise DataError(
-            f"{source}: label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all), "
-            f"expected 0 to {classes - 1}, as {rule}; correct the labels or raise dataset.classes"
-        )
-
-
-def _frozen(array: NDArray[_T]) -> NDArray[_T]:
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

@@ -37,18 +37,17 @@ class ModelFunctions:
     variables: Any
 
 
-def make_model(
-    name: str, *, kwargs: Mapping[str, Any] | None = None, **offered: Any
-) -> nn.Module:
+def make_model(name: str, *, kwargs: Mapping[str, Any] | None = None, **offered: Any) -> nn.Module:
     """The model of that name, or of a dotted path to a Flax linen module class.
 
     Args:
       name: a key of `MODELS`, or "package.module:Class".
-      kwargs: fields of the class; they win over what is offered.
+      kwargs: further fields of the class.
       **offered: classes, dtype and conv, each passed on where the class has such a field.
 
     Raises:
-      ConfigError: no such model, not a linen module class, or fields that it does not have.
+      ConfigError: no such model, not a linen module class, fields that it does not have, or that
+        are offered already.
     """
     if ":" in name:
         model_class = resolve(name, key="model.name")
@@ -67,6 +66,13 @@ def make_model(
         )
     fields = {f.name for f in dataclasses.fields(model_class)} - {"parent", "name"}
     arguments = {k: v for k, v in offered.items() if k in fields} | dict(kwargs or {})
+    if double := sorted(set(kwargs or {}) & set(offered)):
+        raise ConfigError(
+            [
+                f"model.kwargs has {', '.join(double)}, which have keys of their own: set "
+                "model.conv, model.dtype or dataset.classes"
+            ]
+        )
     if unknown := sorted(set(arguments) - fields):
         raise ConfigError(
             [

@@ -129,9 +129,11 @@ class BatchNorm(nn.Module):
         count = mask.sum(axis=(1, 2)).astype(jnp.float32) * spread.shape[2]
         total = jnp.where(mask, spread, 0.0).sum(axis=(1, 2))
         if self.groups > 1:
-            mean = total / jnp.maximum(count, 1.0)
+            # A product: XLA may or may not turn a division by one number into one, and rounds anew.
+            share = 1.0 / jnp.maximum(count, 1.0)
+            mean = total * share
             centred = jnp.where(mask, spread - mean[:, None, None], 0.0)
-            var = jnp.square(centred).sum(axis=(1, 2)) / jnp.maximum(count, 1.0)
+            var = jnp.square(centred).sum(axis=(1, 2)) * share
             return mean, var, (count > 0).astype(jnp.float32)
         squares = jnp.square(jnp.where(mask, spread, 0.0)).sum(axis=(1, 2))
         sums = (total, squares, count)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmnist.errors import DataError
-from jaxmnist.images import Pixels, on_black, read_image, to_example
+from jaxmnist.images import Pixels, is_on_black, read_image, to_example
 from jaxmnist.runs.evaluate import load_run
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState
@@ -66,39 +66,62 @@ def predict(
       CheckpointError: no such checkpoint, or it is damaged.
       DataError: pictures cannot be used; all of them are listed, and nothing was predicted.
     """
-    if isinstance(images, str | os.PathLike) or getattr(images, "ndim", 0) == 2:
-        images = [images]
     setup, state, _ = load_run(workdir, step=step, dataset=dataset, model=model)
-    black = on_black(setup.data.splits["test"].images[:_SAMPLE])
+    return predict_with(setup, state, images)
+
+
+def predict_with(
+    setup: Setup, state: TrainState, images: Picture | Iterable[Picture]
+) -> list[Prediction]:
+    """As `predict`, with a run that `jaxmnist.runs.evaluate.load_run` has loaded.
+
+    Raises:
+      DataError: pictures cannot be used; all of them are listed, and nothing was predicted.
+    """
+    single = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 0) == 2
+    pictures: Any = [images] if single else images
+    on_black = is_on_black(setup.data.splits["test"].images[:_SAMPLE])
     sources, examples, faults = [], [], []
-    for index, image in enumerate(images):
-        is_path = isinstance(image, str | os.PathLike)
-        name = os.fspath(image) if is_path else f"picture {index}"
+    for index, picture in enumerate(pictures):
+        is_path = isinstance(picture, str | os.PathLike)
+        name = os.fspath(picture) if is_path else f"picture {index}"
         try:
-            pixels = read_image(image) if is_path else image
-            examples.append(to_example(pixels, setup.data.image_shape, on_black=black, name=name))
-            sources.append(name)
+            pixels = read_image(picture) if is_path else picture
+            example = to_example(pixels, setup.data.image_shape, on_black=on_black, name=name)
         except DataError as error:
             faults.append(str(error))
+        else:
+            sources.append(name)
+            examples.append(example)
     if len(faults) == 1:
         raise DataError(faults[0])
     if faults:
         lines = "".join(f"\n  - {fault}" for fault in faults)
         raise DataError(f"{len(faults)} pictures cannot be used:{lines}")
+    if not examples:
+        return []
     return [
         Prediction(source, int(p.argmax()), float(p.max()), tuple(p.tolist()))
         for source, p in zip(sources, _probabilities(setup, state, examples), strict=True)
     ]
 
 
-def _probabilities(setup: Setup, state: TrainState, examples: list[Pixels]) -> np.ndarray:
+def _probabilities(setup: Setup, state: TrainState, examples: list[Pixels]) -> Any:
     """Softmax of the logits, float32 [n, k]; the last batch is filled up, and cut again."""
     task = setup.task
-    params, stats = jax.device_get((state.inference_params, state.batch_stats))
 
     @jax.jit
-    def run(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+    def run(params: Any, batch_stats: Any, images: jax.Array) -> jax.Array:
         with jax.default_matmul_precision(task.matmul_precision):
-            logits, _ = task.apply(params, stats, images, None)
+            logits, _ = task.apply(params, batch_stats, images, None)
         return jax.nn.softmax(logits.astype(jnp.float32))
-    ...
+
+    # One device is enough, and every process of several may predict by itself.
+    params, batch_stats = jax.device_put(
+        jax.device_get((state.inference_params, state.batch_stats))
+    )
+    size = min(_BATCH_SIZE, len(examples))
+    padded = np.zeros((-(-len(examples) // size) * size, *examples[0].shape), np.uint8)
+    padded[: len(examples)] = examples
+    batches = np.split(padded, len(padded) // size)
+    return np.concatenate([run(params, batch_stats, batch) for batch in batches])[: len(examples)]

@@ -152,9 +152,7 @@ def prepare(
     schedule = _schedule(config, steps=steps, train_examples=data.count("train"))
     task = Task(
         apply=functions.apply,
-        loss=loss or functools.partial(
-            cross_entropy, label_smoothing=config.train.label_smoothing
-        ),
+        loss=loss or functools.partial(cross_entropy, label_smoothing=config.train.label_smoothing),
         tx=tx or _optimizer(config, schedule),
         schedule=schedule,
         seed=config.seed,
@@ -227,7 +225,7 @@ def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -
             faults.extend(error.faults)
             return None
 
-    devices = jax.devices("cpu") if config.parallel.cpu_devices else jax.devices()
+    devices = _devices(config)
     mesh = attempt(lambda: data_mesh(config.parallel.devices, devices=devices))
     if mesh is not None and training:
         faults += batch_faults(
@@ -244,6 +242,14 @@ def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -
     if faults:
         raise ConfigError(faults)
     return mesh
+
+
+def _devices(config: ConfigDict) -> list[jax.Device]:
+    try:
+        return jax.devices("cpu" if config.parallel.cpu_devices else None)
+    except RuntimeError as error:
+        fault, *_ = str(error).splitlines()
+        raise ConfigError([f"JAX can use no device: {fault}; correct JAX_PLATFORMS"]) from error
 
 
 def _configured_model(config: ConfigDict, classes: int, conv: str) -> nn.Module:
@@ -281,9 +287,7 @@ def _training_steps(config: ConfigDict, data: Data) -> int:
     length = training_length(
         epochs=config.train.epochs, steps=config.train.steps, examples=config.train.examples
     )
-    return to_steps(
-        length, batch_size=config.batch_size, train_examples=data.count("train")
-    )
+    return to_steps(length, batch_size=config.batch_size, train_examples=data.count("train"))
 
 
 def _convolution(config: ConfigDict, data: Data, mesh: Mesh) -> tuple[str, tuple[str, ...]]:
@@ -309,4 +313,3 @@ def in_flight_limit(mesh: Mesh) -> int:
     not arrived, and more of them than threads wait for ever.
     """
     return 1 if _platform(mesh) == "cpu" else 4
-

@@ -76,7 +76,12 @@ def train(
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
         setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
         path = _path(workdir, setup)
-        place = open_workdir(path, config, allow_config_change=allow_config_change)
+        place = open_workdir(
+            path,
+            config,
+            allow_config_change=allow_config_change,
+            write=jax.process_index() == 0,
+        )
         terminal = stack.enter_context(Terminal(quiet=quiet or jax.process_index() > 0))
         resume = resume_command(place, command)
         terminal.start(panel_rows(setup, place, resume), total_steps=setup.steps)
@@ -94,14 +99,14 @@ def train(
         # ---- The steps, unless an earlier run has made them all.
         recorder = Recorder(setup, place, terminal, clock, resumed=found)
         stack.callback(recorder.close)
-        if step < setup.steps:
-            train_step = _compiled(setup, state, recorder)
-            clock.switch("train")
-            loop = functools.partial(_loop, setup, train_step, recorder=recorder, stop=stop)
-            state = loop(state, step, resume=resume)
-        elif (values := read_result(place)) is not None:
+        finished = step == setup.steps
+        if finished and (values := read_result(place)) is not None:
             terminal.finish(values, place)
             return Result.from_dict(values, place.path, recorder.history, state)
+        train_step = None if finished else _compiled(setup, state, recorder)
+        clock.switch("train")
+        loop = functools.partial(_loop, setup, train_step, recorder=recorder, stop=stop)
+        state = loop(state, step, resume=resume)
 
         # ---- The result, from the last state; the best one is looked at beside it.
         clock.switch(None)
@@ -115,7 +120,7 @@ def train(
 
 def _loop(
     setup: Setup,
-    train_step: Step,
+    train_step: Step | None,
     state: TrainState,
     step: int,
     *,
@@ -125,9 +130,13 @@ def _loop(
 ) -> TrainState:
     """The steps from `step` on, each followed by what is due: log, evaluate, save."""
     config, limit = setup.config, in_flight_limit(setup.mesh)
-    if step and setup.due(step, config.eval.every):
-        recorder.evaluate(state, step, stop=lambda: bool(stop))  # where a stop cut it short
+    if step and (step == setup.steps or setup.due(step, config.eval.every)):
+        # Writes a line only where a stop had cut this evaluation short, and may again.
+        recorder.evaluate(state, step, stop=lambda: bool(stop))
+        _raise_if_stopped(setup, recorder, step, stop=stop, resume=resume)
     in_flight = deque[Any]()
+    if train_step is None:  # an earlier run has made all steps
+        return state
     for batch in _placed_batches(setup, start=step):
         state, sums = train_step(state, batch)
         step += 1
@@ -143,13 +152,19 @@ def _loop(
             improved = recorder.evaluate(state, step, stop=lambda: bool(stop))
         if last or improved or stop or setup.due(step, config.checkpoint.every):
             recorder.save(state, step)
-        if stop:
-            recorder.wait()
-            raise Interrupted(
-                f"stopped at step {step:,} of {setup.steps:,}, and saved. To go on:\n  {resume}",
-                signal_number=stop.signal_number or 0,
-            )
+        _raise_if_stopped(setup, recorder, step, stop=stop, resume=resume)
     return state
+
+
+def _raise_if_stopped(
+    setup: Setup, recorder: Recorder, step: int, *, stop: StopRequest, resume: str
+) -> None:
+    if stop.signal_number is not None:
+        recorder.wait()
+        raise Interrupted(
+            f"stopped at step {step:,} of {setup.steps:,}, and saved. To go on:\n  {resume}",
+            signal_number=stop.signal_number,
+        )
 
 
 def _path(workdir: str | Path | None, setup: Setup) -> Path:
@@ -171,7 +186,9 @@ def _newest_checkpoint(place: Workdir, terminal: Terminal) -> CheckpointInfo | N
         info, faults = newest_good(place.checkpoints)
         step = info.step if info else -1
         for fault in faults:
-            terminal.message(f"{fault}; it is set aside and the one before it is used")
+            terminal.message(f"{fault}; it is set aside")
+        if faults and info is None:
+            terminal.message("no checkpoint is sound: the run starts anew")
         set_aside_after(place.checkpoints, step)
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
     return read_info(place.checkpoints, step) if step >= 0 else None

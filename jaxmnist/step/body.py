@@ -171,7 +171,7 @@ def varying(tree: Any, axis: str | None) -> Any:
         return tree
 
     def mark(x: jax.Array) -> jax.Array:
-        if axis in getattr(jax.typeof(x), "vma", frozenset()):
+        if axis in jax.typeof(x).manual_axis_type.varying:
             return x
         return jax.lax.pcast(x, axis, to="varying")
 
@@ -183,7 +183,10 @@ def apply_update(
 ) -> tuple[TrainState, StepSums]:
     """The state after the step, from sums over the whole global batch."""
     metrics = sums.metrics
-    gradient = jax.tree.map(lambda g: g / metrics.count, sums.gradient)
+    # One division and then products: XLA may turn divisions by one number into products where it
+    # likes, and the bits must not depend on that.
+    share = 1.0 / metrics.count
+    gradient = jax.tree.map(lambda g: g * share, sums.gradient)
     updates, opt_state = task.tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

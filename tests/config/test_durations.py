@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmnist.config import Duration, is_due, to_steps, training_length
-from jaxmnist.config.durations import exact_number
 from jaxmnist.errors import ConfigError
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -43,24 +42,26 @@ def test_a_duration_is_read_exactly(value, amount, unit):
     ],
 )
 def test_what_names_no_duration_is_refused_with_examples(value):
-    with pytest.raises(ConfigError, match=r"must be a number of steps.*'2 epochs'"):
+    with pytest.raises(ConfigError, match=r"must be '<number> <unit>' or a number.*'2 epochs'"):
         Duration.parse(value)
 
 
 @pytest.mark.parametrize("value", [0, -1, "0 epochs", "-2 epochs", "0.5 steps", "1.5 examples"])
 def test_a_duration_is_positive_and_steps_and_examples_are_whole(value):
-    with pytest.raises(ConfigError, match=r"duration of .* must be .*positive.*such as '1 "):
+    with pytest.raises(
+        ConfigError, match=r"duration .* must be .*positive, whole unless epochs, such as 20"
+    ):
         Duration.parse(value)
 
 
 def test_a_unit_that_does_not_exist_is_refused():
-    with pytest.raises(ConfigError, match="'weeks' must be one of steps, epochs, examples"):
+    with pytest.raises(ConfigError, match=r"'1 weeks' must be .*, such as 20 .steps., '2 epochs'"):
         Duration(Fraction(1), "weeks")
 
 
 def test_a_number_of_a_million_digits_is_not_computed():
-    with pytest.raises(ValueError, match="not a decimal number"):
-        exact_number("1e999999999")
+    with pytest.raises(ConfigError, match="'1e999999999 steps' must be"):
+        Duration.parse("1e999999999 steps")
 
 
 @pytest.mark.parametrize(
@@ -140,14 +141,7 @@ def test_nothing_is_due_before_the_first_step():
 def test_the_length_of_training_is_one_of_three():
     assert training_length(steps=60) == Duration(Fraction(60), "steps")
     assert training_length(examples=61) == Duration(Fraction(61), "examples")
-    with pytest.raises(ConfigError, match="2 of epochs, steps and examples are given"):
+    with pytest.raises(ConfigError, match="give exactly one of epochs, steps and examples, not 2"):
         training_length(epochs=1, steps=1)
-    with pytest.raises(ConfigError, match="0 of epochs, steps and examples are given"):
+    with pytest.raises(ConfigError, match="give exactly one of epochs, steps and examples, not 0"):
         training_length()
-
-
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"train_examples": 0}])
-def test_empty_batches_and_data_sets_have_no_steps(wrong):
-    sizes = {"batch_size": 3, "train_examples": 5} | wrong
-    with pytest.raises(ConfigError, match="= 0 must be at least 1"):
-        to_steps(Duration.parse(1), **sizes)

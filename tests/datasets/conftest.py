@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -119,9 +118,8 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 def known_set(monkeypatch: pytest.MonkeyPatch, arrays) -> Mapping[str, bytes]:
     """Makes the made-up set known as 'tiny' and returns its gzipped files by name."""
     files = {SHORT_NAMES[key]: _encode(array) for key, array in arrays.items()}
-    digests = tuple(hashlib.sha256(data).hexdigest() for data in files.values())
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     tiny = registry.KnownDataset(mirrors=(), sha256=digests)
-    monkeypatch.setattr(registry, "KNOWN", MappingProxyType({**registry.KNOWN, "tiny": tiny}))
-    sizes = {name: len(data) for name, data in files.items()}
-    monkeypatch.setattr(registry, "_SIZES_BYTES", sizes)
+    monkeypatch.setattr(registry, "KNOWN", {**registry.KNOWN, "tiny": tiny})
+    monkeypatch.setattr(registry, "_MAX_BYTES", arrays["train_images"].size + 64)
     return {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in files.items()}

@@ -1,0 +1,66 @@
+"""Promise 1, bit for bit: with parallel.deterministic the number of devices changes nothing."""
+
+import pytest
+from proofs.runs import learned, trained
+from proofs.test_equivalence import first_gradient
+from support import Tiny, bits_equal, small_batch, small_config, small_data
+
+import jaxmnist
+from jaxmnist.errors import ConfigError, ModelError
+
+
+@pytest.mark.parametrize("variant", ["dropout and shift", "batch norm"])
+@pytest.mark.parametrize(
+    "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
+def test_a_run_has_the_same_bits(variant, devices):
+    # 256 rows: with 64 the shards are too small to show that XLA compiles batches differently.
+    one = trained(variant, devices=1, deterministic=True, batch_size=256)
+    many = trained(variant, devices=devices, deterministic=True, batch_size=256)
+    assert many.params_sha256 == one.params_sha256
+    assert bits_equal(learned(many), learned(one))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_one_step_with_everything_on_has_the_same_bits(accumulate):
+    def gradient(devices):
+        return first_gradient(
+            "shard_map",
+            devices,
+            batch=small_batch(256),
+            model=Tiny(dropout=0.5, groups=8),
+            shift=2,
+            accumulate=accumulate,
+            unroll=True,
+            deterministic_bits=True,
+        )
+
+    reference = gradient(1)
+    for devices in (2, 4, 8):
+        assert bits_equal(gradient(devices), reference), devices
+
+
+def test_it_agrees_with_the_plain_step():
+    plain = trained("plain")
+    exact = trained("plain", devices=2, deterministic=True)
+    for one, other in zip(plain.history, exact.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_a_batch_that_eight_shards_cannot_share_is_refused():
+    with pytest.raises(ConfigError, match=r"batch_size.*36.*8 .*32 or 40"):
+        small_config(batch_size=36, parallel__deterministic=True)
+
+
+def test_devices_that_cannot_share_eight_shards_are_refused(tmp_path):
+    config = small_config(batch_size=48, parallel__deterministic=True, parallel__devices=3)
+    with pytest.raises(ConfigError, match=r"8 virtual shards, which 3 devices.*\[1, 2, 4, 8\]"):
+        jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
+
+
+def test_batch_norm_over_the_whole_batch_is_refused(tmp_path):
+    config = small_config(parallel__deterministic=True)
+    with pytest.raises(ModelError, match="needs communication inside the model.*groups=8"):
+        jaxmnist.train(
+            config, tmp_path / "run", dataset=small_data(), model=Tiny(groups=1), quiet=True
+        )

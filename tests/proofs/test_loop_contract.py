@@ -1,0 +1,113 @@
+"""Promise 5: one trace of each step, donated state, no hidden transfer, bounded steps in flight."""
+
+from collections import deque
+
+import jax
+import numpy as np
+import pytest
+from proofs.runs import STRATEGIES
+from support import Tiny, small_batch, small_config, small_data, small_task
+
+import jaxmnist
+from jaxmnist.mesh import data_mesh, replicate
+from jaxmnist.runs import train as train_module
+from jaxmnist.runs.setup import in_flight_limit
+from jaxmnist.state import create_state
+from jaxmnist.step import make_train_step, place_batch
+from jaxmnist.step import strategies as strategies_module
+from jaxmnist.testing import assert_no_host_transfers, assert_single_trace
+
+
+def prepared(strategy="shard_map", devices=4):
+    """A step, its state and a batch on the devices."""
+    task, init = small_task()
+    mesh = data_mesh(devices)
+    state = replicate(create_state(jax.device_get(init(jax.random.key(0))), task.tx, ema=False), mesh)
+    step = make_train_step(task, mesh, strategy=strategy)
+    return step, state, place_batch(small_batch(), mesh, strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_step_is_traced_once_over_training_evaluation_and_resumption(
+    strategy, tmp_path, monkeypatch
+):
+    for name in ("local_train_step", "local_eval_step"):
+        monkeypatch.setattr(
+            strategies_module, name, assert_single_trace(getattr(strategies_module, name))
+        )
+    config = small_config(parallel__strategy=strategy, parallel__devices=4, train__steps=19)
+    jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
+    monkeypatch.undo()
+    for name in ("local_train_step", "local_eval_step"):
+        monkeypatch.setattr(
+            strategies_module, name, assert_single_trace(getattr(strategies_module, name))
+        )
+    # Another part of the same run: it traces once more, and only once.
+    longer = small_config(parallel__strategy=strategy, parallel__devices=4, train__steps=40)
+    jaxmnist.train(
+        longer,
+        tmp_path / "run",
+        dataset=small_data(),
+        model=Tiny(),
+        quiet=True,
+        allow_config_change=True,
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_state_is_donated(strategy):
+    step, state, batch = prepared(strategy)
+    new_state, _ = step(state, batch)
+    dead = [x.is_deleted() for x in jax.tree.leaves(state)]
+    assert all(dead), f"{dead.count(False)} of {len(dead)} buffers of the old state live on"
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(jax.tree.leaves(state.params)[0])
+    assert not any(x.is_deleted() for x in jax.tree.leaves((new_state, batch)))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_loop_reads_once_a_log_line_and_moves_nothing_unasked(
+    strategy, tmp_path, monkeypatch
+):
+    """20 steps with a line every 4: five reads, one more for the save at the end."""
+    loop = train_module._loop
+
+    def guarded(*args, **kwargs):
+        with assert_no_host_transfers(allowed=5 + 2):
+            return loop(*args, **kwargs)
+
+    monkeypatch.setattr(train_module, "_loop", guarded)
+    # Evaluation reads its sums at its end; here it is the loop between that is looked at.
+    monkeypatch.setattr(train_module.Recorder, "evaluate", lambda self, state, step, stop: False)
+    config = small_config(
+        parallel__strategy=strategy, parallel__devices=4, checkpoint__every=1000
+    )
+    result = jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
+    assert [r["step"] for r in result.history if r["split"] == "train"] == [4, 8, 12, 16, 20]
+
+
+def test_on_cpu_devices_one_step_is_in_flight():
+    assert in_flight_limit(data_mesh(2)) == 1
+
+
+@pytest.mark.parametrize("steps", [1500, pytest.param(8000, marks=pytest.mark.slow)])
+def test_thousands_of_tiny_steps_do_not_deadlock(steps):
+    """On as many devices as there are threads in XLA's pool, and no metric is read."""
+    step, state, batch = prepared(devices=8)
+    in_flight, limit = deque(), in_flight_limit(data_mesh(8))
+    for _ in range(steps):
+        state, sums = step(state, batch)
+        in_flight.append(sums)
+        if len(in_flight) > limit:
+            jax.block_until_ready(in_flight.popleft())
+    assert int(state.step) == steps
+
+
+@pytest.mark.slow
+def test_the_real_loop_does_not_deadlock(tmp_path):
+    config = small_config(
+        train__steps=4000, log__every=4000, checkpoint__every=4000, eval__every=4000
+    )
+    result = jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
+    assert int(result.state.step) == 4000
+
