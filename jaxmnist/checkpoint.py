@@ -1,4 +1,4 @@
-"""Checkpoints: written by Orbax while training goes on, each sealed with digests, verified on restore.
+"""Checkpoints: written by Orbax while training goes on, sealed with digests, verified.
 
 Orbax restores a flipped bit without a word. So a manifest with the SHA-256 of every file and of the
 state itself is written into each checkpoint before Orbax commits it by renaming; a checkpoint
@@ -84,7 +84,7 @@ def read_info(directory: Path, step: int) -> CheckpointInfo:
 
 def newest_good(directory: Path) -> tuple[CheckpointInfo | None, list[str]]:
     """The newest checkpoint whose files are sound, and what is wrong with each newer one."""
-    faults = []
+    faults: list[str] = []
     for step in reversed(steps_in(directory)):
         try:
             return read_info(directory, step), faults
@@ -94,7 +94,7 @@ def newest_good(directory: Path) -> tuple[CheckpointInfo | None, list[str]]:
 
 
 def set_aside_after(directory: Path, step: int) -> None:
-    """Renames the checkpoints after `step`, so that they can be written anew and nothing is lost."""
+    """Renames the checkpoints after `step`: they can be written anew and nothing is lost."""
     for later in steps_in(directory):
         if later > step:
             number = 0

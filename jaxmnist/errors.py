@@ -1,10 +1,10 @@
-"""Every error that jaxmnist raises on purpose; each message names the value, the rule and the repair."""
+"""Every error that jaxmnist raises on purpose; a message names value, rule and repair."""
 
 from collections.abc import Sequence
 
 
 class JaxmnistError(Exception):
-    """Base of all errors raised on purpose; the command line prints its text and exits with `exit_code`."""
+    """Base of all; the command line prints its text and exits with `exit_code`."""
 
     exit_code = 1
 

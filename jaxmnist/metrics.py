@@ -47,9 +47,7 @@ class StepSums(flax.struct.PyTreeNode):
     count: jax.Array
 
 
-def step_sums(
-    losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array
-) -> StepSums:
+def step_sums(losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> StepSums:
     """Sums over the rows where mask [b] holds; the others may hold anything, NaN included."""
     hits = jnp.argmax(logits, axis=-1) == labels
     return StepSums(
@@ -76,10 +74,10 @@ class Window(flax.struct.PyTreeNode):
       learning_rate: float32, of the last step.
     """
 
-    loss: jax.Array | np.ndarray
-    correct: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
-    learning_rate: jax.Array | np.ndarray
+    loss: Any
+    correct: Any
+    count: Any
+    learning_rate: Any
 
     @staticmethod
     def empty() -> "Window":

@@ -8,7 +8,7 @@ starting at batch i.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import grain
@@ -177,7 +177,7 @@ def eval_batches(source: Any, *, batch_size: int, padded_size: int, rows: slice)
 
 def placed_ahead(
     batches: Iterator[Batch], place: Callable[[Batch], Any], *, ahead: int = 1
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Batches on their devices, `ahead` of them under way while one is in use."""
     waiting: list[Any] = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request to stop: the first is noted, a second ends the process at once."""
+"""SIGTERM and Ctrl-C: the first is a request to stop, a second ends the process at once."""
 
 import os
 import signal

@@ -26,13 +26,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics file; a last line that was cut off is left out."""
     records = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             break
         if isinstance(record, dict):
             records.append(record)

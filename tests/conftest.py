@@ -5,6 +5,7 @@ import pytest
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the slow tests too")
+    parser.addoption("--write-proofs", default=None, help="write what was proven to this file")
 
 
 def pytest_collection_modifyitems(config, items):

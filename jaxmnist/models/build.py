@@ -101,11 +101,12 @@ def model_functions(
       ModelError: the model fails on such images, gives another shape, draws random numbers that
         would depend on the number of devices, or keeps state other than batch norm's.
     """
+    name = type(model).__name__
     images = jax.ShapeDtypeStruct((_TRIAL_ROWS, *image_shape), image_dtype)
     takes_train = "train" in inspect.signature(type(model).__call__).parameters
 
     def call(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
-        kwargs = {"train": train} if takes_train else {}
+        kwargs: dict[str, Any] = {"train": train} if takes_train else {}
         logits, updates = model.apply(variables, images, mutable=["batch_sums"], **kwargs)
         return logits.astype(jnp.float32), updates.get("batch_sums", {})
 
@@ -124,12 +125,12 @@ def model_functions(
 
     def trial(key: jax.Array, images: jax.Array) -> Any:
         variables = init(key)
+        _check_variables(name, variables)
         rows = Rows(jnp.arange(_TRIAL_ROWS), jnp.ones(_TRIAL_ROWS, bool), key)
         stats = variables.get("batch_stats", {})
         logits = [apply(variables["params"], stats, images, r)[0] for r in (rows, None)]
         return variables, logits
 
-    name = type(model).__name__
     with nn.intercept_methods(_refuse_device_dependent):
         try:
             variables, logits = jax.eval_shape(trial, jax.random.key(0), images)
@@ -152,11 +153,16 @@ def model_functions(
                 f"model {name} fails on images {images.dtype} {images.shape}: "
                 f"{type(error).__name__}: {detail}"
             ) from error
-    _check_shapes(name, variables, [x.shape for x in logits], (_TRIAL_ROWS, classes))
+    expected = (_TRIAL_ROWS, classes)
+    if wrong := [x.shape for x in logits if x.shape != expected]:
+        raise ModelError(
+            f"model {name} gives logits of shape {wrong[0]} for {_TRIAL_ROWS} images of {classes} "
+            f"classes: {expected} is expected; check its last layer"
+        )
     return ModelFunctions(init=init, apply=apply, variables=variables)
 
 
-def _check_shapes(name: str, variables: Any, shapes: Any, expected: tuple[int, int]) -> None:
+def _check_variables(name: str, variables: Any) -> None:
     if extra := sorted(set(variables) - {"params", "batch_stats"}):
         raise ModelError(
             f"model {name} keeps the collections {', '.join(extra)}: only params and batch_stats "
@@ -164,11 +170,6 @@ def _check_shapes(name: str, variables: Any, shapes: Any, expected: tuple[int, i
         )
     if not variables.get("params"):
         raise ModelError(f"model {name} has no parameters: there is nothing to train")
-    if any(shape != expected for shape in shapes):
-        raise ModelError(
-            f"model {name} gives logits of shape {shapes[0]} for {expected[0]} images of "
-            f"{expected[1]} classes: {expected} is expected; check its last layer"
-        )
 
 
 def _refuse_device_dependent(next_method: Any, args: Any, kwargs: Any, context: Any) -> Any:

@@ -148,7 +148,9 @@ class BatchNorm(nn.Module):
         """Adds this call's wish to the sums that the step reduces over all devices."""
         for part, value in (("move", (1.0 - self.momentum) * move), ("weight", weight.sum())):
             place = f"{name}_{part}"
-            before = self.get_variable("batch_sums", place) if self.has_variable(
-                "batch_sums", place
-            ) else 0.0
+            before = (
+                self.get_variable("batch_sums", place)
+                if self.has_variable("batch_sums", place)
+                else 0.0
+            )
             self.put_variable("batch_sums", place, before + value)

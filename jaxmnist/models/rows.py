@@ -1,4 +1,4 @@
-"""What a layer may know about the examples it is fed: the key to draws that no device count changes."""
+"""What a layer may know of the rows it is fed, so that no device count changes its draws."""
 
 import zlib
 from collections.abc import Iterator

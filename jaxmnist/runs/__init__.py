@@ -1,1 +1,1 @@
-"""The stories of the library, each told from top to bottom: train, evaluate, predict, list, inform."""
+"""The stories of the library, each told from top to bottom."""

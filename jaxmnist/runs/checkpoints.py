@@ -22,7 +22,9 @@ def list_checkpoints(workdir: str | Path) -> list[dict[str, Any]]:
             info = read_info(place.checkpoints, step)
         except CheckpointError as error:
             fault = str(error)
-            rows.append({"step": step, "time": "", "size": "", "params_sha256": "", "damaged": fault})
+            rows.append(
+                {"step": step, "time": "", "size": "", "params_sha256": "", "damaged": fault}
+            )
             rows[-1]["summary"] = fault
             continue
         metrics = info.notes["metrics"]

@@ -1,4 +1,4 @@
-"""Evaluates parameters on a split: every example exactly once, whatever the batch and the devices."""
+"""Evaluates parameters on a split: every example exactly once, whatever the batch."""
 
 import functools
 from collections import deque

@@ -189,4 +189,3 @@ class Recorder:
             f"{learning_rate:.3g}); the last good checkpoint: {saved}. Lower "
             "optimizer.learning_rate, set optimizer.clip_norm, or look at the data"
         )
-

@@ -1,5 +1,6 @@
 """What every run needs before its first step: devices, data, model, optimizer, checked together."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -183,34 +184,39 @@ def load_data(config: ConfigDict, dataset: Any = None) -> Data:
       ConfigError: the name or the validation split cannot be.
       DataError: files are missing or damaged, or what is given is not a data set.
     """
-    train = None
-    if dataset is None or not isinstance(dataset, datasets.Dataset):
-        train = dataset
-        directory = config.dataset.dir and Path(config.dataset.dir)
+    if not isinstance(dataset, datasets.Dataset):
+        examples, directory = dataset, config.dataset.dir and Path(config.dataset.dir)
         dataset = datasets.load(
             config.dataset.name, directory=directory, classes=config.dataset.classes
         )
-    dataset = dataset.hold_out(config.dataset.validation, config.seed)
-    splits = {"train": dataset.train, "test": dataset.test}
-    if dataset.validation is not None:
-        splits["validation"] = dataset.validation
-    digest = ",".join(f"{k}={v}" for k, v in sorted(dataset.sha256.items()))
-    if train is not None:
-        image, _ = make_gather(train)(np.zeros(1, int), np.zeros(1, int))
-        if image.shape[1:] != dataset.image_shape:
-            raise DataError(
-                f"the training examples given are {image.shape[1:]}, those of {dataset.name} to "
-                f"test on {dataset.image_shape}: give both in one jaxmnist.datasets.Dataset"
+        if examples is not None:
+            dataset = dataclasses.replace(dataset, train=examples, sha256={})
+    if config.dataset.validation:
+        if not isinstance(dataset.train, datasets.Split):
+            raise ConfigError(
+                [
+                    f"dataset.validation={config.dataset.validation} holds out examples of "
+                    "arrays: give a jaxmnist.datasets.Dataset with a validation split, or 0"
+                ]
             )
-        splits["train"], digest = train, ""
+        dataset = dataset.hold_out(config.dataset.validation, config.seed)
+    splits = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
+    splits = {name: source for name, source in splits.items() if source is not None}
+    first = {k: make_gather(v)(np.zeros(1, int), np.zeros(1, int))[0] for k, v in splits.items()}
+    shapes = {name: image.shape[1:] for name, image in first.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(
+            f"the splits of {dataset.name} have images of {shapes}: they must agree; give all of "
+            "them in one jaxmnist.datasets.Dataset"
+        )
     return Data(
         name=dataset.name,
         source=dataset.source,
         classes=dataset.classes,
-        image_shape=dataset.image_shape,
-        image_dtype=np.dtype(np.uint8) if train is None else image.dtype,
+        image_shape=shapes["train"],
+        image_dtype=first["train"].dtype,
         splits=splits,
-        digest=digest,
+        digest=",".join(f"{k}={v}" for k, v in sorted(dataset.sha256.items())),
     )
 
 

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -145,7 +145,7 @@ def _loop(
         if len(in_flight) > limit:
             jax.block_until_ready(in_flight.popleft())
         last = step == setup.steps
-        if last or setup.due(step, config.log.every):
+        if last or step == 1 or setup.due(step, config.log.every):
             state = recorder.log(state, step)
         improved = False
         if last or setup.due(step, config.eval.every):
@@ -212,7 +212,7 @@ def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
     return train_step
 
 
-def _placed_batches(setup: Setup, *, start: int) -> Iterator[Batch]:
+def _placed_batches(setup: Setup, *, start: int) -> Generator[Batch]:
     """The batches from step `start` on, on their devices."""
     size = setup.config.batch_size
     source = BatchSource(
@@ -222,9 +222,7 @@ def _placed_batches(setup: Setup, *, start: int) -> Iterator[Batch]:
         steps=setup.steps,
         rows=process_rows(size, process=jax.process_index(), processes=jax.process_count()),
     )
-    place = functools.partial(
-        place_batch, mesh=setup.mesh, strategy=setup.config.parallel.strategy
-    )
+    place = functools.partial(place_batch, mesh=setup.mesh, strategy=setup.config.parallel.strategy)
     return placed_ahead(train_batches(source, start=start), place)
 
 

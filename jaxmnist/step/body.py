@@ -79,7 +79,8 @@ class GradientSums(flax.struct.PyTreeNode):
     metrics: StepSums
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """Which part of the global batch a call of the step sees.
 
     Attributes:
@@ -178,9 +179,7 @@ def varying(tree: Any, axis: str | None) -> Any:
     return jax.tree.map(mark, tree)
 
 
-def apply_update(
-    task: Task, state: TrainState, sums: GradientSums
-) -> tuple[TrainState, StepSums]:
+def apply_update(task: Task, state: TrainState, sums: GradientSums) -> tuple[TrainState, StepSums]:
     """The state after the step, from sums over the whole global batch."""
     metrics = sums.metrics
     # One division and then products: XLA may turn divisions by one number into products where it
@@ -220,9 +219,7 @@ def _moved(batch_stats: Any, batch_sums: Any) -> Any:
         if not hasattr(stats, "items"):
             raise TypeError(f"batch_stats holds {stats!r} where a dictionary belongs")
         return {
-            name: node(value, sums[name])
-            if hasattr(value, "items")
-            else leaf(name, value, sums)
+            name: node(value, sums[name]) if hasattr(value, "items") else leaf(name, value, sums)
             for name, value in stats.items()
         }
 

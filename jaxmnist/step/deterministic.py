@@ -5,8 +5,8 @@ differently, and XLA compiles a batch of 32 rows other than one of 256. Here a b
 into eight virtual shards. Three programs run one after the other:
 
 1. `shard_gradients` computes the gradient sums of one virtual shard a device, without any
-   communication and with the same shapes on every number of devices; it is called 8 / devices times.
-2. `gather` brings the eight results to all devices (one all-gather of raw bits, no arithmetic).
+   communication and with the same shapes on every number of devices: 8 / devices calls.
+2. `gather` brings the results to all devices: one all-gather of raw bits, no arithmetic.
 3. `update` adds them in a fixed order and updates the state.
 
 Kept apart, because within one program XLA may fuse across the borders and round anew.

@@ -42,9 +42,7 @@ def make_train_step(
     body = functools.partial(_part, task, mesh.size)
     if strategy == "pmap":
         return _pmapped(body, mesh, state_arguments=1, donate=(0,))
-    mapped = jax.shard_map(
-        body, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=(P(), P())
-    )
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=(P(), P()))
     return single(jax.jit(mapped, donate_argnums=0))
 
 
@@ -66,9 +64,7 @@ def make_eval_step(task: Task, mesh: Mesh, *, strategy: str = "shard_map") -> St
 
     if strategy == "pmap":
         return _pmapped(part, mesh, state_arguments=2, donate=())
-    mapped = jax.shard_map(
-        part, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS)), out_specs=P()
-    )
+    mapped = jax.shard_map(part, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS)), out_specs=P())
     return single(jax.jit(mapped))
 
 

@@ -33,9 +33,8 @@ def die_at(function, *, call=1, when="before"):
 
 def main(job):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from support import Tiny, small_config, small_data
-
     import jaxmnist
+    from support import Tiny, small_config, small_data
 
     if job["die"]:
         die_at(**job["die"])

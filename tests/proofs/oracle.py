@@ -1,4 +1,4 @@
-"""A second implementation of a training run: one device, plain loops, nothing of the library's step.
+"""A second implementation of a training run: one device, plain loops, none of the library's step.
 
 It follows the documented contract (stream, keys, order of clipping, decay and average) and shares
 no code with the train step, the optimizer, the pipeline or the layers; so a fault in any of these
@@ -93,7 +93,7 @@ def train(
     seed,
     steps,
     batch_size,
-    rate=0.05,
+    peak=0.05,
     momentum=0.9,
     decay=0.0,
     clip=None,
@@ -103,6 +103,7 @@ def train(
     shift=0,
     batch_norm=False,
     bn_momentum=0.99,
+    linear=False,
 ):
     """Parameters, momentum, average, running statistics and losses after SGD with momentum."""
     params = jax.tree.map(lambda x: np.array(x), params)
@@ -110,10 +111,9 @@ def train(
     average = params
     running = [np.zeros(4, np.float32), np.ones(4, np.float32)]
     losses = []
-    gradient_of = jax.jit(
-        jax.value_and_grad(mean_loss, has_aux=True), static_argnums=(4, 5, 6)
-    )
+    gradient_of = jax.jit(jax.value_and_grad(mean_loss, has_aux=True), static_argnums=(4, 5, 6))
     for step in range(steps):
+        rate = peak * (1 - step / steps) if linear else peak
         rows = batch_rows(seed, step, batch_size, len(data.train))
         images, labels = data.train.images[rows], data.train.labels[rows]
         if shift:
@@ -127,7 +127,9 @@ def train(
         scale = clip / norm if clip is not None and norm > clip else 1.0
         velocity = jax.tree.map(lambda v, g, s=scale: momentum * v + s * g, velocity, gradient)
         params = jax.tree.map(
-            lambda p, v: p - rate * v - (rate * decay * p if p.ndim > 1 else 0.0), params, velocity
+            lambda p, v, r=rate: p - r * v - (r * decay * p if p.ndim > 1 else 0.0),
+            params,
+            velocity,
         )
         if ema_decay is not None:
             average = jax.tree.map(

@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 import jax
-from support import Tiny, small_config, small_data
 
 import jaxmnist
+from support import Tiny, small_config, small_data
 
 STRATEGIES = ("shard_map", "pmap", "jit")
 # Configuration, model, and what the oracle is told.
@@ -26,9 +26,10 @@ VARIANTS = {
             "optimizer__weight_decay": 0.02,
             "train__ema_decay": 0.9,
             "train__label_smoothing": 0.1,
+            "schedule__name": "linear",
         },
         {},
-        {"clip": 0.5, "decay": 0.02, "ema_decay": 0.9, "smoothing": 0.1},
+        {"clip": 0.5, "decay": 0.02, "ema_decay": 0.9, "smoothing": 0.1, "linear": True},
     ),
 }
 

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from proofs.runs import STRATEGIES
-from support import Tiny, small_batch, small_task
 
 from jaxmnist.mesh import data_mesh, replicate, replicated, row_sharded
 from jaxmnist.state import create_state, parameter_count
 from jaxmnist.step import make_eval_step, make_train_step, place_batch
 from jaxmnist.testing import assert_all_reduce_count, audit
+from proofs.runs import STRATEGIES
+from support import Tiny, small_batch, small_task
 
 FLOAT_BYTES = 4
 METRICS = 3  # loss, correct, count
@@ -28,15 +28,11 @@ def compiled_train_step(strategy, devices, *, model=None, deterministic_bits=Fal
 @pytest.mark.parametrize("strategy", ["shard_map", "pmap"])
 @pytest.mark.parametrize(("accumulate", "unroll"), [(1, False), (4, True), (4, False)])
 @pytest.mark.parametrize("devices", [2, 8])
-def test_a_step_has_one_all_reduce_of_parameters_and_metrics(
-    strategy, devices, accumulate, unroll
-):
+def test_a_step_has_one_all_reduce_of_parameters_and_metrics(strategy, devices, accumulate, unroll):
     programs, parameters = compiled_train_step(
         strategy, devices, accumulate=accumulate, unroll=unroll
     )
-    found = assert_all_reduce_count(
-        programs, 1, reduced_bytes=FLOAT_BYTES * (parameters + METRICS)
-    )
+    found = assert_all_reduce_count(programs, 1, reduced_bytes=FLOAT_BYTES * (parameters + METRICS))
     assert not any(c.in_loop for c in found)
 
 

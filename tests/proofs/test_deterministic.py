@@ -1,12 +1,12 @@
 """Promise 1, bit for bit: with parallel.deterministic the number of devices changes nothing."""
 
 import pytest
-from proofs.runs import learned, trained
-from proofs.test_equivalence import first_gradient
-from support import Tiny, bits_equal, small_batch, small_config, small_data
 
 import jaxmnist
 from jaxmnist.errors import ConfigError, ModelError
+from proofs.runs import learned, trained
+from proofs.test_equivalence import first_gradient
+from support import Tiny, bits_equal, small_batch, small_config, small_data
 
 
 @pytest.mark.parametrize("variant", ["dropout and shift", "batch norm"])

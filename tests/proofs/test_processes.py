@@ -5,13 +5,20 @@ import itertools
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+import jaxmnist
+from jaxmnist.checkpoint import read_info, steps_in
+from jaxmnist.pipeline import process_rows, stream_rows
 from jaxmnist.testing import run_processes
+from jaxmnist.writers import read_records
+from proofs.resuming import TIMING, assert_records_close, compiled_once, learned
+from support import Tiny, relative, small_config, small_data
 
-# The processes started here import this file, so what needs JAX is imported where it is used.
-
+__all__ = ["compiled_once"]  # a fixture
+pytestmark = pytest.mark.usefixtures("compiled_once")
 STEPS = 20
 # 22 steps of 24 rows are an epoch of the 509 examples: no example comes twice in these 20.
 COMMON = {
@@ -48,10 +55,6 @@ def recorded_split(split):
 
 def train_case(name, workdir, *, devices=None):
     """Trains a case on the processes there are; returns what this one learned, said and read."""
-    from proofs.resuming import learned
-    from support import Tiny, small_config, small_data
-
-    import jaxmnist
 
     data = small_data()
     data = dataclasses.replace(
@@ -60,25 +63,14 @@ def train_case(name, workdir, *, devices=None):
     config = small_config(**COMMON | CASES[name], parallel__devices=devices)
     model = Tiny(dropout=0.5)
     result = jaxmnist.train(config, workdir, dataset=data, model=model, quiet=True)
-    evaluated = [np.concatenate(data.test.images.asked)]
     return {
-        "learned": dict(enumerate(map(np.asarray, leaves(learned(result.state))))),
+        "learned": dict(enumerate(jax.tree.leaves(learned(result.state)))),
         "params_sha256": result.params_sha256,
         "test": result.test.to_dict(),
-        "history": [without_times(r) for r in result.history],
+        "history": [{k: r[k] for k in r.keys() - set(TIMING)} for r in result.history],
         "trained_rows": np.concatenate(data.train.images.asked),
-        "evaluated_rows": np.concatenate(evaluated),
+        "evaluated_rows": np.concatenate(data.test.images.asked),
     }
-
-
-def leaves(tree):
-    import jax
-
-    return jax.tree.leaves(tree)
-
-
-def without_times(record):
-    return {k: v for k, v in record.items() if k != "images_per_second"}
 
 
 def train_cases(folder, names):
@@ -88,8 +80,6 @@ def train_cases(folder, names):
 
 def assert_same_as_one(results, one, *, rtol):
     """Every process has the same bits, and they are those of one process but for rounding."""
-    from support import relative
-
     for other in results[1:]:
         assert other["params_sha256"] == results[0]["params_sha256"]
         assert other["test"] == results[0]["test"]
@@ -100,17 +90,13 @@ def assert_same_as_one(results, one, *, rtol):
     assert max(worst.values()) <= rtol, worst
     assert result["test"]["confusion"] == one["test"]["confusion"]
     assert result["test"]["count"] == 131
-    for mine, theirs in zip(result["history"], one["history"], strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-6)
+    assert_records_close(result["history"], one["history"], rtol=1e-6)
     if rtol == 0:
         assert result["params_sha256"] == one["params_sha256"]
 
 
 def assert_each_reads_its_rows(results, *, batch_size):
     """Of every batch a process has asked for its contiguous rows, and for no others."""
-    from support import small_data
-
-    from jaxmnist.pipeline import process_rows, stream_rows
 
     count = len(results)
     for process, result in enumerate(results):
@@ -129,9 +115,6 @@ def assert_each_reads_its_rows(results, *, batch_size):
 
 def assert_written_once(workdir):
     """The files are those of a run of one process; no line and no event file comes twice."""
-    from jaxmnist.checkpoint import read_info, steps_in
-    from jaxmnist.writers import read_records
-
     lines = [(r["split"], r["step"]) for r in read_records(workdir / "metrics.jsonl")]
     train = [("train", step) for step in range(4, STEPS + 1, 4)]
     assert sorted(lines) == sorted([*train, ("test", 16), ("test", 20)])

@@ -12,15 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
-from proofs.resuming import ended, metrics
-from support import Tiny, small_config, small_data
 
 import jaxmnist
 from jaxmnist.checkpoint import newest_good, read_info, steps_in
 from jaxmnist.errors import CheckpointError
 from jaxmnist.runs.evaluate import load_run
 from jaxmnist.testing.processes import device_environment
+from proofs.resuming import compiled_once, ended, metrics
+from support import Tiny, small_config, small_data
 
+__all__ = ["compiled_once"]  # a fixture
+pytestmark = pytest.mark.usefixtures("compiled_once")
 PROGRAM = Path(__file__).with_name("killed_run.py")
 
 # Everything that a state can hold: moving average, running statistics, a window of metrics that
@@ -63,21 +65,18 @@ MOMENTS = {
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts the program on 2 devices; what it compiles is kept, so that a start takes less."""
-    kept = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-    }
+def start(compiled_once):
+    """Starts the program on 2 devices."""
 
     @contextlib.contextmanager
     def run(workdir, variant, moment=None):
-        die = dict(zip(("function", "call", "when"), MOMENTS[moment], strict=True)) if moment else {}
+        die = (
+            dict(zip(("function", "call", "when"), MOMENTS[moment], strict=True)) if moment else {}
+        )
         job = {"workdir": str(workdir), "config": CONFIG | VARIANTS[variant], "model": MODEL}
         with subprocess.Popen(
             [sys.executable, str(PROGRAM), json.dumps(job | {"die": die})],
-            env=os.environ | device_environment(2, {}) | kept,
+            env=os.environ | device_environment(2, {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -186,7 +185,7 @@ class TestKilledRunsEndAsUnbrokenOnes:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compiled_once):
     """A finished run of 20 steps with checkpoints at 8, 16 and 20."""
     workdir = tmp_path_factory.mktemp("damage") / "run"
     train_small(workdir)

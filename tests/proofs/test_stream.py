@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import small_data
 
 from jaxmnist.errors import DataError
 from jaxmnist.pipeline import (
@@ -18,6 +17,7 @@ from jaxmnist.pipeline import (
     stream_rows,
     train_batches,
 )
+from support import small_data
 
 sizes = st.integers(1, 300)
 

@@ -1,0 +1,50 @@
+"""Writes docs/proofs.md: what each proof promised, how many cases ran, the worst difference."""
+
+import ast
+import platform
+from collections import defaultdict
+from pathlib import Path
+
+_CASES = defaultdict(list)
+_HEAD = """# Proofs
+
+Each promise of the library is a test that can fail. This page is written by
+
+```
+pytest tests/proofs --runslow --write-proofs=docs/proofs.md
+```
+
+"Worst difference" is the largest max|a − b| / max|b| over all leaves and cases that were compared;
+a dash stands where the comparison is of bits, counts or texts.
+
+| promise | test | cases | passed | worst difference |
+|---|---|---|---|---|
+"""
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        path = report.nodeid.partition("::")[0]
+        worst = dict(report.user_properties).get("worst")
+        _CASES[path].append((report.outcome, worst))
+
+
+def pytest_sessionfinish(session):
+    target = session.config.getoption("--write-proofs")
+    if not target or hasattr(session.config, "workerinput"):
+        return
+    root = Path(str(session.config.rootpath))
+    text = _HEAD
+    for path, cases in sorted(_CASES.items()):
+        promise = ast.get_docstring(ast.parse((root / path).read_text())).splitlines()[0]
+        passed = sum(outcome == "passed" for outcome, _ in cases)
+        worst = max((w for _, w in cases if w is not None), default=None)
+        shown = "–" if worst is None else f"{worst:.1e}"
+        text += f"| {promise} | `{path}` | {len(cases)} | {passed} | {shown} |\n"
+    import jax
+
+    text += (
+        f"\nMeasured with JAX {jax.__version__}, Python {platform.python_version()}, on "
+        f"{len(jax.devices())} CPU devices ({platform.machine()}).\n"
+    )
+    Path(target).write_text(text, encoding="utf-8")

@@ -1,0 +1,86 @@
+"""Proves that a run can go on with another number of devices and processes, to the same result."""
+
+import pytest
+
+import jaxmnist
+from jaxmnist.errors import Interrupted
+from jaxmnist.testing import run_processes
+from proofs.resuming import assert_records_close, compiled_once, learned, metrics, signal_at
+from support import Tiny, small_config, small_data, worst_leaf
+
+__all__ = ["compiled_once"]  # a fixture
+pytestmark = pytest.mark.usefixtures("compiled_once")
+BATCH = {"batch_size": 32, "train.steps": 20, "train.ema_decay": 0.9, "augment.shift": 1}
+STRATEGIES = ("shard_map", "pmap", "jit")
+
+
+def part(workdir, *, devices, strategy="shard_map", until=None):
+    """Trains on some devices up to a step, where a signal stops it, or to the end."""
+
+    config = small_config(**BATCH, parallel__devices=devices, parallel__strategy=strategy)
+    try:
+        with signal_at(until):
+            result = jaxmnist.train(
+                config, workdir, dataset=small_data(), model=Tiny(dropout=0.5), quiet=True
+            )
+    except Interrupted as error:
+        assert f"stopped at step {until} of 20" in str(error)
+        return None
+    assert until is None
+    return learned(result.state)
+
+
+def part_in_processes(workdir, strategy, until):
+    """The function of each process: four devices in all."""
+    part(workdir, devices=4, strategy=strategy, until=until)
+
+
+def go_on_in_two_processes(workdir, strategy, until):
+    run_processes(part_in_processes, args=(workdir, strategy, until), timeout_s=240)
+
+
+def assert_same(workdir, state, unbroken_workdir, unbroken):
+    """Parameters, optimizer, average and metrics agree to 1e-6; the steps are the same ones."""
+    assert worst_leaf(state, unbroken) <= 1e-6
+    assert_records_close(metrics(workdir), metrics(unbroken_workdir), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, compiled_once):
+    """Work directory and state of the run on 8 devices that nothing stops."""
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    return workdir, part(workdir, devices=8)
+
+
+def test_from_8_devices_to_2_processes_to_1_device_and_back(tmp_path, unbroken):
+    part(tmp_path, devices=8, until=4)
+    go_on_in_two_processes(tmp_path, "shard_map", 8)
+    part(tmp_path, devices=1, until=12)
+    assert_same(tmp_path, part(tmp_path, devices=8), *unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("devices", [4, 2, 1])
+def test_saved_on_8_and_resumed_on_fewer_and_back(tmp_path, unbroken, strategy, devices):
+    fewer, back = tmp_path / "fewer", tmp_path / "back"
+    part(fewer, devices=8, strategy=strategy, until=8)
+    assert_same(fewer, part(fewer, devices=devices, strategy=strategy), *unbroken)
+    part(back, devices=devices, strategy=strategy, until=8)
+    assert_same(back, part(back, devices=8, strategy=strategy), *unbroken)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_saved_on_8_and_resumed_in_2_processes_and_back(tmp_path, unbroken, strategy):
+    there, back = tmp_path / "there", tmp_path / "back"
+    part(there, devices=8, strategy=strategy, until=12)
+    go_on_in_two_processes(there, strategy, None)
+    assert_same(there, part(there, devices=8, strategy=strategy), *unbroken)
+    go_on_in_two_processes(back, strategy, 8)
+    assert_same(back, part(back, devices=8, strategy=strategy), *unbroken)
+
+
+def test_a_strategy_may_change_too(tmp_path, unbroken):
+    part(tmp_path, devices=8, strategy="pmap", until=8)
+    assert_same(tmp_path, part(tmp_path, devices=2, strategy="jit"), *unbroken)

@@ -1,0 +1,156 @@
+"""Metrics reach the disk when they are flushed, and are cut back to a step without a trace."""
+
+import json
+
+import pytest
+from proofs.resuming import scalars
+
+from jaxmnist.writers import (
+    JsonlWriter,
+    TensorBoardWriter,
+    Writers,
+    drop_after,
+    read_records,
+    write_atomically,
+)
+
+
+def record(step, split="train", **values):
+    return {"split": split, "step": step, "epoch": step / 7, "loss": 1 / step} | values
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+@pytest.fixture
+def five(path):
+    """A file with a record of each of five steps."""
+    path.write_text("".join(json.dumps(record(step)) + "\n" for step in range(1, 6)))
+    return path
+
+
+class TestReading:
+    def test_records_come_back_with_every_bit_of_their_numbers(self, five):
+        assert read_records(five) == [record(step) for step in range(1, 6)]
+
+    def test_a_file_that_is_not_there_holds_none(self, path):
+        assert read_records(path) == []
+
+    @pytest.mark.parametrize("cut", [1, 2, 20])
+    def test_a_last_line_that_was_cut_off_is_left_out(self, five, cut):
+        five.write_bytes(five.read_bytes()[:-cut])
+        whole = 5 if cut == 1 else 4  # only the line's end is gone
+        assert read_records(five) == [record(step) for step in range(1, whole + 1)]
+
+    def test_a_cut_within_a_letter_is_left_out_too(self, five):
+        five.write_bytes(five.read_bytes() + '{"split": "é'.encode()[:-1])
+        assert read_records(five) == [record(step) for step in range(1, 6)]
+
+
+class TestDroppingLaterSteps:
+    @pytest.mark.parametrize("step", [0, 1, 3, 5, 9])
+    def test_the_records_up_to_the_step_stay(self, five, step):
+        drop_after(five, step)
+        assert read_records(five) == [record(s) for s in range(1, min(step, 5) + 1)]
+
+    def test_what_is_kept_is_whole_lines_that_can_be_appended_to(self, five):
+        five.write_bytes(five.read_bytes()[:-1])  # a kill before the line's end was written
+        drop_after(five, 5)
+        writer = JsonlWriter(five)
+        writer.write(record(6))
+        writer.close()
+        assert read_records(five) == [record(s) for s in range(1, 7)]
+
+    def test_a_missing_file_becomes_an_empty_one(self, path):
+        drop_after(path, 3)
+        assert path.read_text() == ""
+
+
+class TestWritingAtomically:
+    def test_the_file_has_the_new_text_and_nothing_else_is_left(self, tmp_path):
+        path = tmp_path / "new" / "file.json"
+        write_atomically(path, "old")
+        write_atomically(path, "é")
+        assert path.read_text(encoding="utf-8") == "é"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_fault_while_writing_leaves_the_old_text(self, five, monkeypatch):
+        def fail(self, target):
+            raise OSError("no")
+
+        before = five.read_text()
+        monkeypatch.setattr("pathlib.Path.replace", fail)
+        with pytest.raises(OSError, match="no"):
+            write_atomically(five, "new")
+        assert five.read_text() == before
+
+
+class TestJsonl:
+    def test_lines_are_there_for_others_once_flushed_and_are_appended(self, five):
+        writer = JsonlWriter(five)
+        writer.write(record(6, accuracy=0.1))
+        writer.flush()
+        assert read_records(five)[-1] == record(6, accuracy=0.1)
+        assert len(read_records(five)) == 6
+        writer.close()
+
+
+class TestTensorBoard:
+    def test_events_are_there_for_others_once_flushed(self, tmp_path):
+        writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=1)
+        for step in range(1, 40):
+            writer.write(record(step) | {"note": "text is no scalar"})
+            writer.flush()
+            assert [s for s, _ in scalars(tmp_path)["train/loss"]] == list(range(1, step + 1))
+        assert scalars(tmp_path).keys() == {"train/loss", "train/epoch"}
+        writer.close()
+
+    def test_a_resumed_run_replaces_the_steps_after_its_checkpoint(self, tmp_path):
+        # Both files are opened in the same second.
+        for first, last in ((1, 8), (4, 6), (6, 9)):
+            writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=first)
+            for step in range(first, last + 1):
+                writer.write({"split": "train", "step": step, "loss": first + step / 16})
+            writer.close()
+        started = [1, 1, 1, 4, 4, 6, 6, 6, 6]
+        expected = [(step, first + step / 16) for step, first in enumerate(started, start=1)]
+        assert scalars(tmp_path)["train/loss"] == expected
+        assert len(list((tmp_path / "tensorboard").iterdir())) == 3
+
+    def test_an_event_that_was_cut_off_hides_nothing_else(self, tmp_path):
+        writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=1)
+        for step in (1, 2, 3):
+            writer.write({"split": "test", "step": step, "loss": float(step)})
+        writer.close()
+        (path,) = (tmp_path / "tensorboard").iterdir()
+        path.write_bytes(path.read_bytes()[:-5])
+        writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=3)
+        writer.write({"split": "test", "step": 3, "loss": 30.0})
+        writer.close()
+        assert scalars(tmp_path)["test/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+class TestWriters:
+    def test_each_gets_everything_and_is_closed_after_an_error_too(self):
+        seen = []
+
+        class Writer:
+            def __init__(self, name):
+                self.name = name
+
+            def write(self, record):
+                seen.append((self.name, record["step"]))
+
+            def flush(self):
+                seen.append((self.name, "flush"))
+
+            def close(self):
+                seen.append((self.name, "close"))
+
+        with pytest.raises(ZeroDivisionError), Writers([Writer("a"), Writer("b")]) as writers:
+            writers.write(record(3))
+            writers.flush()
+            print(1 / 0)
+        assert seen == [(n, what) for what in (3, "flush", "close") for n in "ab"]
