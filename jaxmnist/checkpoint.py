@@ -224,8 +224,10 @@ class CheckpointWriter:
 
     def close(self) -> None:
         """Waits for the last checkpoint and ends the background threads."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def _failed(self, error: Exception) -> CheckpointError:
         return CheckpointError(

@@ -1,5 +1,6 @@
 """What a person sees of a run: panel, progress bar or log lines, table of results."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -42,14 +43,14 @@ class Terminal:
             self._console.print(Panel(grid, title="jaxmnist", title_align="left"))
         else:
             for name, value in rows:
-                self._console.print(f"{name + ':':<16} {value}", markup=False, soft_wrap=True)
+                self._console.print(f"{name + ':':<16} {value}", soft_wrap=True)
         self._total = total_steps
         self._progress.update(self._task, total=total_steps)
         self._progress.start()
 
     def message(self, text: str) -> None:
         """Shows a sentence."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def record(self, record: Mapping[str, Any], *, seconds_left: float | None = None) -> None:
         """Shows a record of metrics: in the bar when it is of training, as a line otherwise."""
@@ -113,8 +114,9 @@ class Terminal:
 
 def _console(*, quiet: bool = False) -> Console:
     """A console on the standard output; in a pipe or a file lines are not cut at 80 columns."""
-    console = Console(quiet=quiet, highlight=False)
-    return console if console.is_terminal else Console(quiet=quiet, highlight=False, width=160)
+    # Paths and settings are shown as they are: brackets are not markup, :x: is no emoji.
+    make = functools.partial(Console, quiet=quiet, highlight=False, markup=False, emoji=False)
+    return make() if make().is_terminal else make(width=160)
 
 
 def _minutes(seconds: float) -> str:

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from support import Tiny, bits_equal, small_config, small_data
 
 import jaxmnist
 from jaxmnist.checkpoint import (
@@ -22,6 +21,7 @@ from jaxmnist.checkpoint import (
 from jaxmnist.errors import CheckpointError, NonFiniteLossError
 from jaxmnist.mesh import replicate
 from jaxmnist.state import create_state, tree_sha256
+from support import Tiny, bits_equal, small_config, small_data
 
 
 def make_state(mesh, *, step=0, ema=True, width=5):
@@ -143,14 +143,14 @@ class TestFallingBack:
 
 
 class TestRestoring:
-    @pytest.mark.parametrize("devices", [1, 3, 8])
-    def test_every_bit_comes_back_on_any_devices(self, directory, mesh, data_mesh, devices):
+    @pytest.mark.parametrize("count", [1, 3, 8])
+    def test_every_bit_comes_back_on_any_devices(self, directory, mesh, data_mesh, count):
         save_steps(directory, mesh, [7])
-        target = make_state(data_mesh(devices))
+        target = make_state(data_mesh(count))
         state = restore(directory, read_info(directory, 7), target)
         assert bits_equal(state, make_state(mesh, step=7))
         assert jax.tree.structure(state) == jax.tree.structure(target)
-        assert all(len(x.sharding.device_set) == devices for x in jax.tree.leaves(state))
+        assert all(len(x.sharding.device_set) == count for x in jax.tree.leaves(state))
 
     def test_the_state_may_be_donated_while_it_is_written(self, directory, mesh):
         writer = CheckpointWriter(directory, keep=1)
@@ -185,16 +185,36 @@ class TestSaving:
         directory.write_text("a file in its place")
         with pytest.raises(CheckpointError, match=r"could not be written to .*: .*; free space"):
             writer.save(7, make_state(mesh), {})
-            writer.wait()
+        writer.close()
+
+    @pytest.mark.parametrize("notice", [CheckpointWriter.wait, CheckpointWriter.close])
+    def test_a_disk_that_is_full_is_said_later_and_nothing_half_is_kept(
+        self, directory, mesh, monkeypatch, notice
+    ):
+        def fail(self):
+            raise OSError(28, "No space left on device")
+
+        save_steps(directory, mesh, [5])
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointWriter, "_seal", fail)
+            writer = CheckpointWriter(directory, keep=3)
+            writer.save(7, make_state(mesh), {})
+            text = r"No space left on device.*earlier checkpoints are whole"
+            with pytest.raises(CheckpointError, match=text):
+                notice(writer)
+            writer.close()
+        assert newest_good(directory)[0].step == 5 and steps_in(directory) == [5]
+        save_steps(directory, mesh, [7])
+        assert newest_good(directory)[0].step == 7
 
     def test_a_state_that_is_not_finite_is_never_saved(self, tmp_path):
         """The learning rate explodes at step 11: after the checkpoint of 8, before a line at 20."""
         tx = optax.sgd(lambda count: jax.numpy.where(count < 10, 0.05, 1e38))
         config = small_config(parallel__devices=2, log__every=20)
-        text = r"not finite at step 1[12] .*; the last good checkpoint: step 8, in .*/checkpoints/8\."
+        text = (
+            r"not finite at step 1[12] .*; the last good checkpoint: step 8, in .*/checkpoints/8\."
+        )
         with pytest.raises(NonFiniteLossError, match=text):
-            jaxmnist.train(
-                config, tmp_path, dataset=small_data(), model=Tiny(), tx=tx, quiet=True
-            )
+            jaxmnist.train(config, tmp_path, dataset=small_data(), model=Tiny(), tx=tx, quiet=True)
         assert steps_in(tmp_path / "checkpoints") == [8]
         assert newest_good(tmp_path / "checkpoints")[0].step == 8

@@ -1,4 +1,4 @@
-"""Signals: the first stops a run that can be resumed, with its exit code; a second ends it at once."""
+"""The first signal stops a run that can be resumed, with its exit code; the second ends it."""
 
 import contextlib
 import json
@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import small_data
 
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.testing.processes import device_environment
+from proofs.resuming import compiled_once
+from support import small_data
+
+__all__ = ["compiled_once"]  # a fixture
 
 STEPS = 60
 
@@ -111,7 +114,7 @@ def idx_files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(idx_files):
+def command(idx_files, compiled_once):
     """The command line of a run in a work directory."""
     settings = {
         "dataset.dir": idx_files,

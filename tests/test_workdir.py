@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from support import small_config
 
 from jaxmnist.config import to_dict
 from jaxmnist.errors import WorkdirError
 from jaxmnist.workdir import Workdir, fresh_path, open_workdir, read_config, read_result
+from support import small_config
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ class TestOpening:
     def test_a_directory_of_something_else_is_refused_and_left_alone(self, path):
         path.mkdir(parents=True)
         (path / "thesis.txt").write_text("dear")
-        with pytest.raises(WorkdirError, match="not empty and holds no config.json.*choose a new"):
+        with pytest.raises(WorkdirError, match=r"is not empty and holds no config\.json.*choose"):
             open_workdir(path, small_config())
         assert [p.name for p in path.iterdir()] == ["thesis.txt"]
 

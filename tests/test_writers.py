@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from proofs.resuming import scalars
 
 from jaxmnist.writers import (
     JsonlWriter,
@@ -13,6 +12,7 @@ from jaxmnist.writers import (
     read_records,
     write_atomically,
 )
+from proofs.resuming import scalars
 
 
 def record(step, split="train", **values):

@@ -39,7 +39,8 @@ def main(job):
     if job["die"]:
         die_at(**job["die"])
     config = small_config(**job["config"])
-    print("starts", flush=True)
+    sys.stdout.write("starts\n")
+    sys.stdout.flush()
     jaxmnist.train(config, job["workdir"], dataset=small_data(), model=Tiny(**job["model"]))
 
 

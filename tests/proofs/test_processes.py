@@ -116,7 +116,7 @@ def assert_each_reads_its_rows(results, *, batch_size):
 def assert_written_once(workdir):
     """The files are those of a run of one process; no line and no event file comes twice."""
     lines = [(r["split"], r["step"]) for r in read_records(workdir / "metrics.jsonl")]
-    train = [("train", step) for step in range(4, STEPS + 1, 4)]
+    train = [("train", step) for step in (1, *range(4, STEPS + 1, 4))]
     assert sorted(lines) == sorted([*train, ("test", 16), ("test", 20)])
     assert len(list((workdir / "tensorboard").iterdir())) == 1
     names = {"checkpoints", "config.json", "metrics.jsonl", "result.json", "tensorboard"}

@@ -19,6 +19,7 @@ from jaxmnist.pipeline import (
 )
 from support import small_data
 
+pytestmark = pytest.mark.smoke
 sizes = st.integers(1, 300)
 
 

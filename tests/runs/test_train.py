@@ -12,6 +12,8 @@ import jaxmnist
 from jaxmnist.errors import ConfigError, DataError, ModelError, NonFiniteLossError
 from jaxmnist.writers import read_records
 
+pytestmark = pytest.mark.smoke
+
 
 def run(path, *, dataset=None, model=None, quiet=True, **overrides):
     return jaxmnist.train(
