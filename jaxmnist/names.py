@@ -19,10 +19,11 @@ def resolve(path: str, *, key: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the user's module may raise anything
         raise ConfigError(
             [
-                f"{key}={path!r} cannot be imported: {error}; give 'package.module:name' of a "
+                f"{key}={path!r} cannot be imported: {type(error).__name__}: {error}; "
+                "give 'package.module:name' of a "
                 "module that is installed or lies on PYTHONPATH"
             ]
         ) from error

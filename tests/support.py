@@ -38,7 +38,7 @@ class Tiny(nn.Module):
 
 @functools.cache
 def small_data(train=509, test=131, side=8, classes=10, seed=0):
-    """Images in which the class is a bright row or column: learnable, and of awkward (prime) sizes."""
+    """Images whose class is a bright row or column: learnable, and of awkward (prime) sizes."""
     rng = np.random.default_rng(seed)
 
     def split(count):

@@ -16,7 +16,7 @@ from jaxmnist.config.default import KEYS
 
 PACKAGE = Path(jaxmnist.__file__).parent
 # Lines of code without jaxmnist.testing; docstrings, comments and blank lines do not count.
-LIMIT = 3950
+LIMIT = 4000
 # A module may import those of its own layer and of the layers below, never those above.
 LAYERS = {
     "errors": 0,

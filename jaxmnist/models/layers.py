@@ -30,11 +30,15 @@ class Dropout(nn.Module):
     def __call__(self, inputs: jax.Array, deterministic: bool | None = None) -> jax.Array:
         """Drops elements of inputs [b, ...] and scales the others by 1 / (1 - rate)."""
         deterministic = nn.merge_param("deterministic", self.deterministic, deterministic)
+        if not 0.0 <= self.rate <= 1.0:
+            raise ModelError(f"Dropout(rate={self.rate}) must be in [0, 1]: correct the rate")
         if deterministic or self.rate == 0.0:
             return inputs
         if self.rate == 1.0:
             return jnp.zeros_like(inputs)
-        shape = [1 if d in self.broadcast_dims else n for d, n in enumerate(inputs.shape)]
+        shape = list(inputs.shape)
+        for d in self.broadcast_dims:
+            shape[d] = 1
         keys = row_keys(self, inputs.shape[0])
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape[1:]))(keys)
         return jnp.where(keep, inputs / (1.0 - self.rate), jnp.zeros_like(inputs))

@@ -158,7 +158,10 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python, the system and the packages that decide what is computed."""
-    found = {"python": sys.version.split()[0], "system": f"{platform.system()} {platform.machine()}"}
+    found = {
+        "python": sys.version.split()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

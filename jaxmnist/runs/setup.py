@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxmnist import datasets
-from jaxmnist.augment import make_augment
+from jaxmnist.augment import Augment, make_augment
 from jaxmnist.config import Duration, is_due, to_steps, training_length, validate
 from jaxmnist.errors import ConfigError, DataError
 from jaxmnist.mesh import batch_faults, data_mesh, prepare_backend, replicate
@@ -157,7 +157,7 @@ def prepare(
         tx=tx or _optimizer(config, schedule),
         schedule=schedule,
         seed=config.seed,
-        augment=make_augment(shift_pixels=config.augment.shift),
+        augment=_augment(config, data),
         accumulate=config.train.accumulate,
         # jit: a loop would hold the all-reduce. CPU: XLA's convolution is ten times slower in one.
         unroll=config.parallel.strategy == "jit" or _platform(mesh) == "cpu",
@@ -266,6 +266,18 @@ def _configured_model(config: ConfigDict, classes: int, conv: str) -> nn.Module:
         dtype=jnp.dtype(config.model.dtype),
         conv=conv,
     )
+
+
+def _augment(config: ConfigDict, data: Data) -> Augment | None:
+    side = min(data.image_shape[:2])
+    if config.augment.shift >= side:
+        raise ConfigError(
+            [
+                f"augment.shift={config.augment.shift} moves images of {side} pixels out of "
+                f"sight: choose at most {side - 1}"
+            ]
+        )
+    return make_augment(shift_pixels=config.augment.shift)
 
 
 def _optimizer(config: ConfigDict, schedule: Any) -> optax.GradientTransformation:

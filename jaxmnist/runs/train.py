@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, set_aside_after
 from jaxmnist.clock import Clock
-from jaxmnist.errors import Interrupted, UsageError
+from jaxmnist.errors import Interrupted, UsageError, WorkdirError
 from jaxmnist.pipeline import BatchSource, placed_ahead, process_rows, train_batches
 from jaxmnist.runs.panel import panel_rows, resume_command
 from jaxmnist.runs.recorder import Recorder
@@ -71,7 +71,10 @@ def train(
     """
     with ExitStack() as stack:
         # ---- From here on the first signal is a request, looked at between steps.
-        stop = stack.enter_context(stop_requests())
+        # Several processes would have to agree on the step: there a signal ends the process, and
+        # the job goes on from its last checkpoint when it is started again.
+        alone = not jax.distributed.is_initialized()
+        stop = stack.enter_context(stop_requests()) if alone else StopRequest()
 
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
         setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
@@ -95,6 +98,11 @@ def train(
             state = restore(place.checkpoints, found, state)
             terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
         step = found.step if found else 0
+        if step > setup.steps:
+            raise WorkdirError(
+                f"the run in {place.path} has made {step:,} steps, more than the {setup.steps:,} "
+                "of this configuration: train longer, or choose another --workdir"
+            )
 
         # ---- The steps, unless an earlier run has made them all.
         recorder = Recorder(setup, place, terminal, clock, resumed=found)

@@ -106,7 +106,12 @@ SECOND_STAGE = {
         r"schedule.kwargs=.* for 'step': duration '3 weeks' must be .*it takes every, factor",
     ),
     "schedule argument missing": (["schedule.name=step"], 2, r"for 'step': .*argument: 'every'"),
-    "model path": (["model.name=no.such:Net"], 2, r"'no.such:Net' cannot be imported: No module"),
+    "model path": (
+        ["model.name=no.such:Net"],
+        2,
+        r"'no.such:Net' cannot be imported: ModuleNotFoundError: No module",
+    ),
+    "shift": (["augment.shift=28"], 2, r"augment.shift=28 moves images of 28 pixels .*at most 27"),
     "model no class": (["model.name=math:pi"], 2, r"it must be a flax.linen.Module class"),
     "model argument": (["model.kwargs.width=3"], 2, r"has width, which CNN does not take"),
     "model argument's type": (["model.kwargs.dropout=x"], 1, r"model CNN fails on images uint8"),

@@ -79,9 +79,17 @@ class TestMakeModel:
         ("name", "kwargs", "sentence"),
         [
             ("cmm", {}, r"model.name='cmm' is not one of cnn: .* 'package.module:Class'"),
-            ("no.such:Net", {}, r"'no.such:Net' cannot be imported: No module named 'no'; give"),
-            ("math:Net", {}, r"'math:Net' cannot be imported: module 'math' has no attribute"),
-            (":Net", {}, r"':Net' cannot be imported: Empty module name"),
+            (
+                "no.such:Net",
+                {},
+                r"'no.such:Net' cannot be imported: ModuleNotFoundError: No module named 'no'",
+            ),
+            (
+                "math:Net",
+                {},
+                r"'math:Net' cannot be imported: AttributeError: module 'math' has no attribute",
+            ),
+            (":Net", {}, r"':Net' cannot be imported: ValueError: Empty module name"),
             ("math:pi", {}, r"'math:pi' is 3.14\d+: it must be a flax.linen.Module class"),
             ("pathlib:Path", {}, r"is <class 'pathlib.*Path'>: it must be a flax.linen.Module cl"),
             ("cnn", {"width": 3}, r"has width, which CNN does not take: its fields are .*dropout"),

@@ -73,13 +73,18 @@ class TestDropout:
             results = Two().apply({}, np.ones((B, 64), np.float32))
         assert len({np.asarray(y).tobytes() for y in results}) == 3
 
-    @pytest.mark.parametrize("dims", [(1,), (2,), (1, 2)])
+    @pytest.mark.parametrize("dims", [(1,), (2,), (1, 2), (-1,)])
     def test_broadcast_dimensions_share_a_draw(self, dims):
         y = drop(np.ones((B, 6, 50), np.float32), broadcast_dims=dims)
         for d in dims:
             assert (y == np.take(y, [0], axis=d)).all()
-        for d in {0, 1, 2} - {*dims}:
+        for d in {0, 1, 2} - {d % 3 for d in dims}:
             assert not (y == np.take(y, [0], axis=d)).all()
+
+    @pytest.mark.parametrize("rate", [-0.1, 1.5, 3])
+    def test_a_rate_that_is_no_probability_is_refused(self, rate):
+        with pytest.raises(ModelError, match=rf"rate={rate}\) must be in \[0, 1\]"):
+            drop(np.ones((2, 3), np.float32), rate=rate)
 
     def test_rates_of_0_and_1_keep_all_and_nothing(self):
         x = normal(B, 5)

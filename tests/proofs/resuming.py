@@ -1,8 +1,7 @@
-"""What the proofs about resuming share: stopping a run, and all that its work directory says."""
+"""What the proofs of resuming share: breaking a run off, and all that its work directory says."""
 
 import contextlib
 import os
-import signal
 from pathlib import Path
 from unittest import mock
 
@@ -40,18 +39,21 @@ def _keep(settings):
     compilation_cache.reset_cache()
 
 
+class CrashError(Exception):
+    """What ends a run in the middle."""
+
+
 @contextlib.contextmanager
-def signal_at(step, number=signal.SIGTERM):
-    """Within the block, a run gets a signal when it logs a step; so on all of its processes."""
+def crash_at(step):
+    """Within the block, a run fails before it logs a step; so on all of its processes at once."""
     log = Recorder.log
 
-    def log_and_signal(self, state, at):
-        state = log(self, state, at)
+    def log_or_crash(self, state, at):
         if at == step:
-            signal.raise_signal(number)
-        return state
+            raise CrashError
+        return log(self, state, at)
 
-    with mock.patch.object(Recorder, "log", log_and_signal):
+    with mock.patch.object(Recorder, "log", log_or_crash):
         yield
 
 

@@ -60,7 +60,7 @@ def test_devices_that_cannot_share_eight_shards_are_refused(tmp_path):
 
 def test_batch_norm_over_the_whole_batch_is_refused(tmp_path):
     config = small_config(parallel__deterministic=True)
-    with pytest.raises(ModelError, match="needs communication inside the model.*groups=8"):
+    with pytest.raises(ModelError, match=r"needs communication inside the model.*groups=8"):
         jaxmnist.train(
             config, tmp_path / "run", dataset=small_data(), model=Tiny(groups=1), quiet=True
         )

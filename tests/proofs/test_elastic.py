@@ -1,30 +1,38 @@
 """Proves that a run can go on with another number of devices and processes, to the same result."""
 
+from pathlib import Path
+
 import pytest
 
 import jaxmnist
-from jaxmnist.errors import Interrupted
+from jaxmnist.checkpoint import steps_in
 from jaxmnist.testing import run_processes
-from proofs.resuming import assert_records_close, compiled_once, learned, metrics, signal_at
+from proofs.resuming import (
+    CrashError,
+    assert_records_close,
+    compiled_once,
+    crash_at,
+    learned,
+    metrics,
+)
 from support import Tiny, small_config, small_data, worst_leaf
 
 __all__ = ["compiled_once"]  # a fixture
 pytestmark = pytest.mark.usefixtures("compiled_once")
-BATCH = {"batch_size": 32, "train.steps": 20, "train.ema_decay": 0.9, "augment.shift": 1}
+SETTINGS = {"train.ema_decay": 0.9, "augment.shift": 1, "checkpoint.every": 4}
 STRATEGIES = ("shard_map", "pmap", "jit")
 
 
 def part(workdir, *, devices, strategy="shard_map", until=None):
-    """Trains on some devices up to a step, where a signal stops it, or to the end."""
-
-    config = small_config(**BATCH, parallel__devices=devices, parallel__strategy=strategy)
+    """Trains on some devices, from the last checkpoint to a step where it crashes, or the end."""
+    config = small_config(**SETTINGS, parallel__devices=devices, parallel__strategy=strategy)
     try:
-        with signal_at(until):
+        with crash_at(until):
             result = jaxmnist.train(
                 config, workdir, dataset=small_data(), model=Tiny(dropout=0.5), quiet=True
             )
-    except Interrupted as error:
-        assert f"stopped at step {until} of 20" in str(error)
+    except CrashError:
+        assert steps_in(workdir / "checkpoints")[-1] == until - 4
         return None
     assert until is None
     return learned(result.state)
@@ -32,7 +40,7 @@ def part(workdir, *, devices, strategy="shard_map", until=None):
 
 def part_in_processes(workdir, strategy, until):
     """The function of each process: four devices in all."""
-    part(workdir, devices=4, strategy=strategy, until=until)
+    part(Path(workdir), devices=4, strategy=strategy, until=until)
 
 
 def go_on_in_two_processes(workdir, strategy, until):
@@ -53,9 +61,9 @@ def unbroken(tmp_path_factory, compiled_once):
 
 
 def test_from_8_devices_to_2_processes_to_1_device_and_back(tmp_path, unbroken):
-    part(tmp_path, devices=8, until=4)
-    go_on_in_two_processes(tmp_path, "shard_map", 8)
-    part(tmp_path, devices=1, until=12)
+    part(tmp_path, devices=8, until=8)
+    go_on_in_two_processes(tmp_path, "shard_map", 12)
+    part(tmp_path, devices=1, until=16)
     assert_same(tmp_path, part(tmp_path, devices=8), *unbroken)
 
 
@@ -81,6 +89,7 @@ def test_saved_on_8_and_resumed_in_2_processes_and_back(tmp_path, unbroken, stra
     assert_same(back, part(back, devices=8, strategy=strategy), *unbroken)
 
 
+@pytest.mark.slow
 def test_a_strategy_may_change_too(tmp_path, unbroken):
     part(tmp_path, devices=8, strategy="pmap", until=8)
     assert_same(tmp_path, part(tmp_path, devices=2, strategy="jit"), *unbroken)

@@ -97,7 +97,6 @@ def assert_same_as_one(results, one, *, rtol):
 
 def assert_each_reads_its_rows(results, *, batch_size):
     """Of every batch a process has asked for its contiguous rows, and for no others."""
-
     count = len(results)
     for process, result in enumerate(results):
         rows = process_rows(batch_size, process=process, processes=count)
@@ -105,9 +104,11 @@ def assert_each_reads_its_rows(results, *, batch_size):
             stream_rows(0, step, batch_size=batch_size, examples=len(small_data().train), rows=rows)
             for step in range(STEPS)
         ]
-        assert set(result["trained_rows"]) == set(np.concatenate([b[1] for b in batches]))
+        asked, expected = set(result["trained_rows"]), set(np.concatenate([b[1] for b in batches]))
+        assert expected <= asked
+        assert asked - expected <= {0}  # the first example is looked at for its shape
     for a, b in itertools.combinations(results, 2):
-        assert not set(a["trained_rows"]) & set(b["trained_rows"])
+        assert not set(a["trained_rows"]) & set(b["trained_rows"]) - {0}
         # What stands in for padding is example 0.
         assert not set(a["evaluated_rows"]) & set(b["evaluated_rows"]) - {0}
     assert set().union(*(set(r["evaluated_rows"]) for r in results)) == set(range(131))

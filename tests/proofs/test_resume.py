@@ -147,7 +147,7 @@ def training(output):
 
 class TestKilledRunsEndAsUnbrokenOnes:
     def test_during_a_step_a_save_and_at_a_random_instant(self, start, unbroken, tmp_path):
-        workdir, variant = tmp_path / "run", "shard_map accumulating"
+        workdir, variant = tmp_path / "run", "shard_map"
         expected = unbroken(variant)
         die_when(start, workdir, variant, "a step is under way")
         kill_when(start, workdir, variant, saving(workdir))
@@ -174,7 +174,7 @@ class TestKilledRunsEndAsUnbrokenOnes:
         assert ended(workdir) == expected
 
     def test_the_unbroken_run_itself_is_whole(self, unbroken):
-        seen = unbroken("shard_map accumulating")
+        seen = unbroken("shard_map")
         lines = [(r["split"], r["step"]) for r in seen["metrics"]]
         logged = [1, *range(5, 101, 5)]
         epochs = [15, 29, 43, 57, 71, 85, 99, 100]  # ceil(e * 449 / 32), and the end

@@ -6,11 +6,11 @@ import grain
 import jax
 import numpy as np
 import pytest
-from support import Tiny, bits_equal, small_config, small_data
 
 import jaxmnist
-from jaxmnist.errors import ConfigError, DataError, ModelError, NonFiniteLossError
+from jaxmnist.errors import ConfigError, DataError, ModelError, NonFiniteLossError, WorkdirError
 from jaxmnist.writers import read_records
+from support import Tiny, bits_equal, small_config, small_data
 
 pytestmark = pytest.mark.smoke
 
@@ -107,7 +107,7 @@ def test_a_grain_data_set_of_other_images_than_the_configured_test_set_is_refuse
 
 
 def test_validation_examples_cannot_be_held_out_of_a_grain_data_set(tmp_path, mnist):
-    with pytest.raises(ConfigError, match="dataset.validation=5 .*validation split"):
+    with pytest.raises(ConfigError, match=r"dataset.validation=5 .*validation split"):
         run(tmp_path, dataset=grain_examples(mnist.train), dataset__validation=5)
 
 
@@ -140,3 +140,16 @@ def test_without_a_work_directory_a_fresh_one_is_made(tmp_path, monkeypatch):
     )
     assert result.workdir.parent.name == "runs"
     assert (tmp_path / result.workdir / "result.json").exists()
+
+
+def test_a_run_that_is_longer_than_asked_for_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(WorkdirError, match=r"has made 20 steps, more than the 10 of this"):
+        jaxmnist.train(
+            small_config(train__steps=10),
+            tmp_path / "run",
+            dataset=small_data(),
+            model=Tiny(),
+            quiet=True,
+            allow_config_change=True,
+        )
