@@ -9,7 +9,9 @@ from proofs.test_equivalence import first_gradient
 from support import Tiny, bits_equal, small_batch, small_config, small_data
 
 
-@pytest.mark.parametrize("variant", ["dropout and shift", "batch norm"])
+@pytest.mark.parametrize(
+    "variant", ["dropout and shift", pytest.param("batch norm", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
@@ -21,7 +23,7 @@ def test_a_run_has_the_same_bits(variant, devices):
     assert bits_equal(learned(many), learned(one))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_one_step_with_everything_on_has_the_same_bits(accumulate):
     def gradient(devices):
         return first_gradient(

@@ -29,7 +29,10 @@ def prepared(strategy="shard_map", devices=4):
     return step, state, place_batch(small_batch(), mesh, strategy=strategy)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy",
+    ["shard_map", *(pytest.param(s, marks=pytest.mark.slow) for s in ("pmap", "jit"))],
+)
 def test_each_step_is_traced_once_over_training_evaluation_and_resumption(
     strategy, tmp_path, monkeypatch
 ):

@@ -146,6 +146,7 @@ def test_two_processes_of_two_devices(tmp_path):
     prove(tmp_path, ["shard_map", "deterministic"], processes=2, devices=2)
 
 
+@pytest.mark.slow
 def test_three_processes_of_one_device(tmp_path):
     prove(tmp_path, ["shard_map"], processes=3, devices=1)
 
