@@ -93,7 +93,7 @@ class Terminal:
         parts = ("compile", "eval", "checkpoint")
         table.add_row("beside it", ", ".join(f"{p} {summary[f'{p}_seconds']:.1f} s" for p in parts))
         table.add_row("parameters", f"{result['params']['count']:,}, SHA-256")
-        table.add_row("", result["params"]["sha256"])
+        table.add_row("", Text(result["params"]["sha256"], overflow="fold"))
         table.add_row("result", str(place.result))
         table.add_row("metrics", str(place.metrics))
         table.add_row("checkpoints", str(place.checkpoints))

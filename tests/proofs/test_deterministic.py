@@ -1,5 +1,10 @@
 """Promise 1, bit for bit: with parallel.deterministic the number of devices changes nothing."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 import jaxmnist
@@ -66,3 +71,43 @@ def test_batch_norm_over_the_whole_batch_is_refused(tmp_path):
         jaxmnist.train(
             config, tmp_path / "run", dataset=small_data(), model=Tiny(groups=1), quiet=True
         )
+
+
+# Sets the affinity in the new process itself: one core, whatever the machine has.
+ON_ONE_CORE = (
+    "import os, runpy; os.sched_setaffinity(0, {0}); "
+    "runpy.run_module('jaxmnist', run_name='__main__', alter_sys=True)"
+)
+MACHINES = {
+    "1 device": ["--config.parallel.cpu_devices=1"],
+    "2 devices": ["--config.parallel.cpu_devices=2"],
+    "4 devices": ["--config.parallel.cpu_devices=4"],
+    "8 devices": ["--config.parallel.cpu_devices=8"],
+    "1 device on one core": ["--config.parallel.cpu_devices=1"],
+    "8 devices on one core": ["--config.parallel.cpu_devices=8"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conv", ["winograd", "xla"])
+def test_the_command_line_trains_the_cnn_to_the_same_bits(conv, tmp_path):
+    told = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")
+    environment = {name: value for name, value in os.environ.items() if name not in told}
+    digests = {}
+    for number, (machine, devices) in enumerate(MACHINES.items()):
+        if conv == "xla" and machine in ("2 devices", "4 devices", "8 devices on one core"):
+            continue  # that the devices do not matter is shown with the other; here it is the core
+        start = ["-c", ON_ONE_CORE] if machine.endswith("core") else ["-m", "jaxmnist"]
+        command = [sys.executable, *start, "train", "--config.parallel.deterministic", *devices]
+        command += [
+            "--config.batch_size=256",
+            "--config.train.steps=3",
+            f"--config.model.conv={conv}",
+        ]
+        command += ["--config.model.kwargs.dropout=0.5", "--config.augment.shift=2", "--quiet"]
+        subprocess.run(
+            [*command, f"--workdir={tmp_path / str(number)}"], env=environment, check=True
+        )
+        result = json.loads((tmp_path / str(number) / "result.json").read_text())
+        digests[machine] = result["params"]["sha256"]
+    assert len(set(digests.values())) == 1, digests
