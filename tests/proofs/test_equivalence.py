@@ -15,6 +15,17 @@ from proofs.runs import STRATEGIES, VARIANTS, learned, trained
 from support import Tiny, bits_equal, relative, small_data, small_task, worst_leaf
 
 TOLERANCE = 1e-5
+# Quick: every variant by shard_map, and one of them by all three; the others are in the slow set.
+COMBINATIONS = [
+    pytest.param(
+        variant,
+        strategy,
+        marks=() if "shard_map" in strategy or "dropout" in variant else pytest.mark.slow,
+        id=f"{variant}-{strategy}",
+    )
+    for variant in VARIANTS
+    for strategy in STRATEGIES
+]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -41,8 +52,7 @@ def test_a_run_agrees_with_a_second_implementation(variant, record_property):
     assert worst < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "strategy"), COMBINATIONS)
 @pytest.mark.parametrize(
     "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
@@ -58,7 +68,10 @@ def test_a_run_is_the_same_on_many_devices(variant, strategy, devices, record_pr
         assert mine["accuracy"] == single["accuracy"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [v if "dropout" in v else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS],
+)
 @pytest.mark.parametrize(
     "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
