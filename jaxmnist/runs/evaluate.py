@@ -18,8 +18,6 @@ from jaxmnist.state import TrainState
 from jaxmnist.step import Batch, Step, make_eval_step, place_batch
 from jaxmnist.workdir import Workdir, read_config
 
-SPLITS = ("test", "train", "validation")
-
 
 class Evaluator:
     """Evaluates the states of one run; the step is compiled once for all splits."""
