@@ -1,99 +1,251 @@
-"""What deterministic mode costs: the step with virtual shards against the plain step.
+"""What the library adds to its bare step: loop, data, checkpoints, all-reduce, exact bits, K steps.
 
-Both steps train the blog post's CNN on the same batch, already on the devices. They are timed in
-turn, round by round, so that a change of the machine's speed meets both; the figure is the median
-of the rounds' ratios. Compilation is outside.
+loop            `jaxmnist.train` against the bare step: the same executable, the same batch size,
+                the same bound on steps under way. Bare before, loop, bare after, and so on; a
+                loop is compared with the mean of its neighbours.
+data wait       share of the loop's time in which it waits for its next batch
+checkpoint      share of the run that waits for a checkpoint, one saved each epoch
+all-reduce      time of the step's one all-reduce alone, as a share of the step; at most that
+                much is communication
+deterministic   the step over virtual shards against the plain step
+K steps a call  the loop with `train.steps_per_call` against one step a call, and whether the
+                parameters are equal bit for bit
 
-    python benchmarks/overhead.py --batch_size=1024 --rounds=9 --out=overhead.jsonl
+  python benchmarks/overhead.py --batches=64,256,1024
 """
 
-import argparse
-import json
 import statistics
-import time
-from pathlib import Path
+import sys
 
-import jax
-import numpy as np
+from measure import Recording, base_parser, interleave, numbers, ratios, row, spread, table
+from measure.timing import Sample, rate_text, ratio_text
 
-import jaxmnist
-from jaxmnist.config import apply_overrides
-from jaxmnist.mesh import data_mesh
-from jaxmnist.pipeline import BatchSource
-from jaxmnist.runs.result import versions
-from jaxmnist.runs.setup import prepare
-from jaxmnist.step import make_train_step, place_batch
+PARTS = ("loop", "checkpoint", "all_reduce", "deterministic", "steps_per_call")
 
 
-def seconds_a_step(step, state, batch, *, steps):
-    """Wall time of a step, and the state after the steps."""
-    start = time.perf_counter()
-    for _ in range(steps):
-        state, sums = step(state, batch)
-        jax.block_until_ready(sums)
-    jax.block_until_ready(state)
-    return (time.perf_counter() - start) / steps, state
+def parser():
+    """The options."""
+    options = base_parser(__doc__, seconds=3)
+    options.add_argument(
+        "--batches", type=numbers, default=[64, 256, 1024], help="global batches of the loop"
+    )
+    options.add_argument(
+        "--deterministic_batches", type=numbers, default=[1024], help="those of deterministic mode"
+    )
+    options.add_argument("--steps_per_call", type=int, default=16, help="K; 16 by default")
+    options.add_argument("--conv", default="auto", help="auto, xla or winograd")
+    options.add_argument(
+        "--checkpoint_epochs", type=float, default=2.0, help="length of the run that saves"
+    )
+    options.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    return options
+
+
+class Bench:
+    """The options and the data that all parts share."""
+
+    def __init__(self, arguments, dataset):
+        """Measures nothing yet."""
+        self.arguments = arguments
+        self.dataset = dataset
+
+    def bare(self, batch, **keys):
+        """The bare step of a configuration."""
+        from measure.steps import BareStep
+
+        print(f"preparing batch {batch} {keys}", file=sys.stderr, flush=True)
+        overrides = {"batch_size": batch, "model.conv": self.arguments.conv} | keys
+        k = overrides.pop("train.steps_per_call", 1)
+        return BareStep.captured(overrides, dataset=self.dataset, steps_per_call=k)
+
+    def loop(self, batch, *, steps, **keys):
+        """A run of the real loop that saves and evaluates only at its end."""
+        from measure.steps import JUST_TRAIN, configured, run_loop
+
+        overrides = {"batch_size": batch, "model.conv": self.arguments.conv}
+        config = configured(overrides | JUST_TRAIN | {"train.steps": steps} | keys)
+        return run_loop(config, dataset=self.dataset)
+
+    def steps(self, bare):
+        """How many steps last as long as one measurement should."""
+        sample = bare.timed(0.2)()
+        return max(8, round(self.arguments.seconds * sample.rate / bare.images))
+
+
+def loop_rows(bench, batch):
+    """Loop against bare step; the bare step is measured on both sides of each loop."""
+    from measure.steps import BareStep
+
+    bare = bench.bare(batch)
+    steps = bench.steps(bare)
+    before, rounds = bare.timed(bench.arguments.seconds)(), []
+    for number in range(bench.arguments.rounds):
+        run = bench.loop(batch, steps=steps)
+        after = BareStep.of(run, batch_size=batch).timed(bench.arguments.seconds)()
+        rounds.append((run, (before.rate + after.rate) / 2, after))
+        before = after
+        print(f"round {number + 1} of {bench.arguments.rounds}", file=sys.stderr, flush=True)
+    waits = [sum(run.watch.waits) / run.result.train.seconds for run, _, _ in rounds]
+    samples = [run.sample for run, _, _ in rounds]
+    of_bare = ratios([s.rate for s in samples], [rate for _, rate, _ in rounds])
+    facts = {"part": "loop", "batch": batch, "steps": steps}
+    waited = spread(waits) if all(run.watch.waits for run, _, _ in rounds) else None
+    plain = row(facts | {"part": "bare step"}, [after for _, _, after in rounds])
+    return [plain, row(facts, samples, ratio=of_bare, data_wait=waited)]
+
+
+def checkpoint_rows(bench, batch):
+    """Share of a run that waits for its checkpoints, with one each epoch as by default."""
+    keys = {"train.epochs": bench.arguments.checkpoint_epochs, "checkpoint.every": "1 epochs"}
+    from measure.steps import JUST_TRAIN, configured, run_loop
+
+    overrides = JUST_TRAIN | {"batch_size": batch, "model.conv": bench.arguments.conv} | keys
+    run = run_loop(configured(overrides), dataset=bench.dataset)
+    train = run.result.train
+    share = train.checkpoint_seconds / (train.seconds + train.checkpoint_seconds)
+    facts = {"part": "checkpoint", "batch": batch, "epochs": bench.arguments.checkpoint_epochs}
+    return [row(facts, [run.sample], share=spread([share]))]
+
+
+def all_reduce_rows(bench, batch):
+    """The all-reduce of the step's sums alone beside the whole step."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    bare = bench.bare(batch)
+    mesh = jax.tree.leaves(bare.state.params)[0].sharding.mesh
+    reduced = jax.shard_map(
+        lambda tree: jax.lax.psum(jax.lax.pcast(tree, "data", to="varying"), "data"),
+        mesh=mesh,
+        in_specs=P(),
+        out_specs=P(),
+    )
+    function, params = jax.jit(reduced), bare.state.params
+    params = jax.tree.map(lambda x: x.copy(), params)
+
+    def reduce(count):
+        for _ in range(count):
+            jax.block_until_ready(function(params))
+
+    from measure import calls_for, clocked
+
+    reduce(3)
+    one = clocked(lambda: reduce(5), images=0).seconds / 5
+    count = calls_for(bench.arguments.seconds / 3, one_call=one)
+    step = bare.timed(bench.arguments.seconds)
+    timed = {
+        "all-reduce": lambda: clocked(lambda: reduce(count), images=count * batch),
+        "step": step,
+    }
+    found = interleave(timed, rounds=bench.arguments.rounds)
+    share = ratios([s.rate for s in found["step"]], [s.rate for s in found["all-reduce"]])
+    facts = {"part": "all-reduce", "batch": batch, "devices": mesh.size}
+    milliseconds = 1e3 * batch / statistics.median(s.rate for s in found["all-reduce"])
+    return [row(facts, found["all-reduce"], share=share, milliseconds=milliseconds)]
+
+
+def deterministic_rows(bench, batch):
+    """The step over virtual shards beside the plain one."""
+    timed = {
+        name: bench.bare(batch, **keys).timed(bench.arguments.seconds)
+        for name, keys in {
+            "plain step": {},
+            "deterministic": {"parallel.deterministic": "true"},
+        }.items()
+    }
+    found = interleave(timed, rounds=bench.arguments.rounds)
+    rates = {name: [s.rate for s in samples] for name, samples in found.items()}
+    ratio = ratios(rates["deterministic"], rates["plain step"])
+    facts = {"batch": batch}
+    return [
+        row(facts | {"part": "plain step"}, found["plain step"]),
+        row(facts | {"part": "deterministic"}, found["deterministic"], ratio=ratio),
+    ]
+
+
+def steps_per_call_rows(bench, batch):
+    """K steps a call beside one: speed of the bare steps and of the loops, and the bits."""
+    k = bench.arguments.steps_per_call
+    bare = {n: bench.bare(batch, **({"train.steps_per_call": n} if n > 1 else {})) for n in (1, k)}
+    steps = bench.steps(bare[1])
+    timed = {f"bare, K={n}": step.timed(bench.arguments.seconds) for n, step in bare.items()}
+
+    def loop(n):
+        return bench.loop(batch, steps=steps, **{"train.steps_per_call": n})
+
+    digests = {n: set() for n in bare}
+
+    def measured(n):
+        run = loop(n)
+        digests[n].add(run.result.params_sha256)
+        return run.sample
+
+    timed |= {f"loop, K={n}": lambda n=n: measured(n) for n in bare}
+    found: dict[str, list[Sample]] = interleave(timed, rounds=bench.arguments.rounds)
+    rows, equal = [], len(digests[1] | digests[k]) == 1
+    for name, samples in found.items():
+        one = [s.rate for s in found[name.split("=")[0] + "=1"]]
+        ratio = ratios([s.rate for s in samples], one)
+        more = {"bits_equal": equal} if name == f"loop, K={k}" else {}
+        rows.append(row({"part": name, "batch": batch}, samples, ratio=ratio, **more))
+    return rows
 
 
 def main():
-    """Parses the command line, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--batch_size", type=int, default=1024)
-    parser.add_argument("--devices", type=int, default=None, help="all by default")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=5, help="steps a round")
-    parser.add_argument("--conv", default="auto", help="auto, xla or winograd")
-    parser.add_argument("--out", default=None, help="append a JSON record to this file")
-    arguments = parser.parse_args()
-    overrides = {
-        "batch_size": str(arguments.batch_size),
-        "parallel.devices": str(arguments.devices),
-        "model.conv": arguments.conv,
-        "parallel.deterministic": "true",
+    """Measures, prints a table and records it."""
+    arguments = parser().parse_args()
+    from measure.steps import has_key, training_data, use_all_cores
+
+    use_all_cores()
+    recording = Recording(arguments)
+    parts, rows = arguments.parts.split(","), []
+    bench = Bench(arguments, training_data())
+    measures = {
+        "loop": (loop_rows, arguments.batches),
+        "checkpoint": (checkpoint_rows, arguments.batches[-1:]),
+        "all_reduce": (all_reduce_rows, arguments.batches),
+        "deterministic": (deterministic_rows, arguments.deterministic_batches),
+        "steps_per_call": (steps_per_call_rows, arguments.batches),
     }
-    setup = prepare(apply_overrides(jaxmnist.get_config(), overrides))
-    mesh = data_mesh(arguments.devices)
-    source = BatchSource(
-        setup.data.splits["train"],
-        seed=0,
-        batch_size=arguments.batch_size,
-        steps=1,
-        rows=slice(None),
+    for part in parts:
+        if part == "steps_per_call" and not has_key("train.steps_per_call"):
+            print("left out: this version has no train.steps_per_call", file=sys.stderr)
+            continue
+        measure, batches = measures[part]
+        for batch in batches:
+            rows += measure(bench, batch)
+    print(show(rows))
+    recording.write(rows, conv=arguments.conv)
+
+
+def show(rows):
+    """The table of a record's rows."""
+
+    def remark(row):
+        texts = []
+        if ratio := row.get("ratio"):
+            texts.append(f"{ratio_text(ratio)} × its base")
+        if share := row.get("share"):
+            texts.append(f"{share['median']:.1%} of the time")
+        if wait := row.get("data_wait"):
+            texts.append(f"waits for data {wait['median']:.2%}")
+        if "bits_equal" in row:
+            texts.append("bits equal" if row["bits_equal"] else "BITS DIFFER")
+        return "; ".join(texts)
+
+    return table(
+        ["part", "batch", "images/s (range)", "cores used", "found"],
+        [
+            [
+                r["part"],
+                r["batch"],
+                rate_text(r["images_per_second"]),
+                f"{r['cores']:.2f}",
+                remark(r),
+            ]
+            for r in rows
+        ],
     )
-    batch = place_batch(source[0], mesh)
-    steps, states, times = {}, {}, {"plain": [], "deterministic": []}
-    for name in times:
-        steps[name] = make_train_step(setup.task, mesh, deterministic_bits=name == "deterministic")
-        _, states[name] = seconds_a_step(steps[name], setup.replicated_state(), batch, steps=3)
-    for _ in range(arguments.rounds):
-        for name in times:
-            seconds, states[name] = seconds_a_step(
-                steps[name], states[name], batch, steps=arguments.steps
-            )
-            times[name].append(seconds)
-    ratios = [d / p for p, d in zip(times["plain"], times["deterministic"], strict=True)]
-    record = {
-        "benchmark": "overhead",
-        "batch_size": arguments.batch_size,
-        "devices": mesh.size,
-        "conv": setup.conv,
-        "plain_ms": 1e3 * statistics.median(times["plain"]),
-        "deterministic_ms": 1e3 * statistics.median(times["deterministic"]),
-        "ratio_median": statistics.median(ratios),
-        "ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).round(3).tolist(),
-        "rounds": arguments.rounds,
-        "versions": versions(),
-    }
-    print(
-        f"batch {record['batch_size']:,} on {record['devices']} device(s), {record['conv']}: plain "
-        f"{record['plain_ms']:.1f} ms, deterministic {record['deterministic_ms']:.1f} ms a step, "
-        f"ratio {record['ratio_median']:.2f} (quartiles {record['ratio_quartiles']})"
-    )
-    if arguments.out:
-        with Path(arguments.out).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,25 +16,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "Result": "jaxmnist.runs.result",
-    "evaluate": "jaxmnist.runs.evaluate",
-    "get_config": "jaxmnist.config",
-    "predict": "jaxmnist.runs.predict",
-    "train": "jaxmnist.runs.train",
-}
 _MODULES = ("config", "datasets", "errors", "models", "step", "testing")
 
 __all__ = ["Result", "evaluate", "get_config", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in __all__:
+        module = {"Result": "runs.result", "get_config": "config"}.get(name, f"runs.{name}")
+        return getattr(importlib.import_module(f"jaxmnist.{module}"), name)
     if name in _MODULES:
         return importlib.import_module(f"jaxmnist.{name}")
     raise AttributeError(f"module 'jaxmnist' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE, *_MODULES])
+    return sorted([*globals(), *__all__, *_MODULES])

@@ -5,24 +5,25 @@ state itself is written into each checkpoint before Orbax commits it by renaming
 whose files do not match is not used, and the one before it is.
 """
 
+import contextlib
 import datetime
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxmnist.errors import CheckpointError
+from jaxmnist.errors import CheckpointError, WorkdirError
 from jaxmnist.state import TrainState, tree_sha256
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
-_STATE = "state"
-# Orbax writes the time of the commit into these two after the seal; neither holds any state.
-_AFTER_SEAL = {"_CHECKPOINT_METADATA", "commit_success.txt"}
+_METADATA = "_CHECKPOINT_METADATA"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class CheckpointInfo:
       params_sha256: digest of the parameters.
       ema_sha256: digest of the parameters' moving average, or None.
       size_bytes: of all its files.
-      notes: what the run wrote beside the state: seconds by part, metrics, history.
+      notes: what the run wrote beside the state: seconds by part, metrics, digest of the data.
     """
 
     step: int
@@ -50,9 +51,7 @@ class CheckpointInfo:
 
 def steps_in(directory: Path) -> list[int]:
     """Steps of the committed checkpoints, ascending; their content is not looked at."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit() and p.is_dir())
+    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit() and p.is_dir())
 
 
 def read_info(directory: Path, step: int) -> CheckpointInfo:
@@ -63,23 +62,18 @@ def read_info(directory: Path, step: int) -> CheckpointInfo:
     """
     place = directory / str(step)
     try:
-        sealed = json.loads((place / _MANIFEST).read_bytes())
-        manifest = sealed["manifest"]
-        if sealed["sha256"] != _json_sha256(manifest):
+        manifest = json.loads((place / _MANIFEST).read_bytes())
+        if manifest.pop("sha256") != _sha256(manifest):
             raise ValueError(f"{_MANIFEST} does not match its own digest")
         if manifest["format"] != FORMAT:
-            raise CheckpointError(
-                f"checkpoint {place} has format {manifest['format']}, this version reads "
-                f"{FORMAT}: use the version of jaxmnist that wrote it"
-            )
-        _verify_files(place, manifest)
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            rule = f"this version reads {FORMAT}: use the version of jaxmnist that wrote it"
+            raise CheckpointError(f"checkpoint {place} has format {manifest['format']}, {rule}")
+        found, files = _digests(place), manifest["files"]
+        if damaged := [name for name in files if found.get(name) != files[name]]:
+            raise ValueError(f"the SHA-256 of {', '.join(damaged)} is not what was written")
+        return CheckpointInfo(**manifest["info"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {place} is damaged: {error}") from error
-    size = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
-    fields = {k: manifest[k] for k in ("time", "state_sha256", "params_sha256", "ema_sha256")}
-    return CheckpointInfo(step=step, size_bytes=size, notes=manifest["notes"], **fields)
 
 
 def newest_good(directory: Path) -> tuple[CheckpointInfo | None, list[str]]:
@@ -97,10 +91,26 @@ def set_aside_after(directory: Path, step: int) -> None:
     """Renames the checkpoints after `step`: they can be written anew and nothing is lost."""
     for later in steps_in(directory):
         if later > step:
-            number = 0
-            while (target := directory / f"damaged-{later}-{number}").exists():
-                number += 1
-            (directory / str(later)).rename(target)
+            names = (directory / f"damaged-{later}-{number}" for number in itertools.count())
+            (directory / str(later)).rename(next(name for name in names if not name.exists()))
+
+
+def check_same_data(notes: Mapping[str, Any], digest: str, *, workdir: Path) -> None:
+    """Refuses to go on with other data than those of a checkpoint; an empty digest says nothing.
+
+    Args:
+      notes: of the checkpoint that is to be resumed; "data" is the digest of its data set.
+      digest: of the present data set, "name=SHA-256" of each file, joined by commas.
+      workdir: of the run, for the message.
+
+    Raises:
+      WorkdirError: files differ; the text names them.
+    """
+    differing = {*notes["data"].split(",")} ^ {*digest.split(",")}
+    if notes["data"] and digest and differing:
+        names = ", ".join(sorted({part.partition("=")[0] for part in differing}))
+        repair = "give the former files, a fresh --workdir, or --allow_config_change"
+        raise WorkdirError(f"the run in {workdir} had other data, {names} differ: {repair}")
 
 
 def restore(directory: Path, info: CheckpointInfo, target: TrainState) -> TrainState:
@@ -117,67 +127,54 @@ def restore(directory: Path, info: CheckpointInfo, target: TrainState) -> TrainS
     """
     import orbax.checkpoint as ocp
 
-    place = directory / str(info.step)
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), target
-    )
-    try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            flat = checkpointer.restore(
-                (place / _STATE).absolute(), args=ocp.args.StandardRestore(_flat(abstract))
-            )
-    except Exception as error:
-        raise CheckpointError(
-            f"checkpoint {place} cannot be restored into this model and optimizer: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    state = jax.tree.unflatten(jax.tree.structure(abstract), [flat[k] for k in _flat(abstract)])
+    place, wanted = directory / str(info.step), _flat(target)
+    path, handler = (place / "state").absolute(), ocp.StandardCheckpointHandler()
+    old, new = _leaves(handler.metadata(path).tree), _leaves(wanted)
+    if names := [name for name in new | old if new.get(name) != old.get(name)]:
+        both = (f"{n}: {old.get(n, 'none')} there, {new.get(n, 'none')} now" for n in names[:3])
+        fault = f"another state, {len(names)} arrays differ ({'; '.join(both)})"
+        repair = "give the model and optimizer that the run had, or a fresh --workdir"
+        raise CheckpointError(f"checkpoint {place} holds {fault}: {repair}")
+    with ocp.Checkpointer(handler) as checkpointer:
+        flat = checkpointer.restore(path, args=ocp.args.StandardRestore(wanted))
+    state = jax.tree.unflatten(jax.tree.structure(target), [flat[name] for name in wanted])
     if (found := tree_sha256(state)) != info.state_sha256:
-        raise CheckpointError(
-            f"checkpoint {place} is damaged: its state has SHA-256 {found}, "
-            f"expected {info.state_sha256}"
-        )
+        fault = f"its state has SHA-256 {found}, expected {info.state_sha256}"
+        raise CheckpointError(f"checkpoint {place} is damaged: {fault}")
     return state
 
 
 class CheckpointWriter:
-    """Writes checkpoints in the background and keeps the newest ones and the best."""
+    """Writes checkpoints in the background and keeps the newest ones and the best.
+
+    Attributes:
+      best_step: the step whose checkpoint stays besides the newest, None for none; may be set.
+    """
 
     def __init__(self, directory: Path, *, keep: int, best_step: int | None = None):
-        """Creates the directory where it is missing.
-
-        Args:
-          directory: of the checkpoints.
-          keep: how many of the newest stay.
-          best_step: a step that stays besides, see `mark_best`.
-        """
+        """Creates the directory where it is missing; `keep` of the newest checkpoints stay."""
         import orbax.checkpoint as ocp
 
-        self._directory = directory.absolute()
-        self._keep = keep
-        self._best = best_step
-        self._manifest: dict[str, Any] = {}
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self,
-                cleanup_tmp_directories=True,
-                save_root_metadata=False,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
-            ),
-            item_names=(_STATE,),
+        self._directory, self._keep, self.best_step = directory.absolute(), keep, best_step
+        self._info: dict[str, Any] = {}
+        # Threads that wait for a directory to be made would hold up the exit after an error.
+        beside = ocp.AsyncOptions(
+            post_finalization_callback=self._seal, create_directories_asynchronously=False
         )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            cleanup_tmp_directories=True,
+            save_root_metadata=False,
+            async_options=beside,
+        )
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax's question which checkpoints stay: the newest `keep` and the best."""
-        newest = {c.step for c in checkpoints[-self._keep :]}
-        return [c.step in newest or c.step == self._best for c in checkpoints]
+        kept = {self.best_step, *(c.step for c in checkpoints[-self._keep :])}
+        return [c.step in kept for c in checkpoints]
 
-    def mark_best(self, step: int) -> None:
-        """From now on the checkpoint of this step is the best."""
-        self._best = step
-
-    def save(self, step: int, state: TrainState, notes: Mapping[str, Any]) -> CheckpointInfo:
+    def save(self, step: int, state: TrainState, notes: Mapping[str, Any]) -> None:
         """Starts to write a checkpoint; returns once the state is copied and may be donated.
 
         Args:
@@ -192,24 +189,17 @@ class CheckpointWriter:
 
         self.wait()
         host = jax.device_get(state)
-        self._manifest = {
-            "format": FORMAT,
+        self._info = {
             "step": step,
             "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "state_sha256": tree_sha256(host),
             "params_sha256": tree_sha256(host.params),
             "ema_sha256": None if host.ema is None else tree_sha256(host.ema),
-            "notes": dict(notes),
+            "notes": notes,
         }
-        try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(**{_STATE: ocp.args.StandardSave(_flat(state))}),
-            )
-        except Exception as error:
-            raise self._failed(error) from error
-        fields = {k: v for k, v in self._manifest.items() if k != "format"}
-        return CheckpointInfo(size_bytes=0, **fields)
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_flat(state)))
+        with self._telling_the_repair():
+            self._manager.save(step, args=arguments)
 
     def wait(self) -> None:
         """Waits until all checkpoints are on disk.
@@ -217,64 +207,62 @@ class CheckpointWriter:
         Raises:
           CheckpointError: one could not be written.
         """
-        try:
+        with self._telling_the_repair():
             self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._failed(error) from error
 
     def close(self) -> None:
         """Waits for the last checkpoint and ends the background threads."""
-        try:
+        with contextlib.closing(self._manager):
             self.wait()
-        finally:
-            self._manager.close()
 
-    def _failed(self, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"a checkpoint could not be written to {self._directory}: {error}; free space or "
-            "mend the directory, then run the same command again: earlier checkpoints are whole"
-        )
+    @contextlib.contextmanager
+    def _telling_the_repair(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            fault = f"a checkpoint could not be written to {self._directory}: {error}"
+            repair = "free space or mend the directory, then run the same command again"
+            raise CheckpointError(f"{fault}; {repair}: earlier checkpoints are whole") from error
 
     def _seal(self) -> None:
         """Called by Orbax when all files are written and before the checkpoint is committed."""
-        if jax.process_index() != 0:
-            return
-        place = next(self._directory.glob(f"{self._manifest['step']}.orbax-checkpoint-tmp*"))
-        files = {
-            str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(place.rglob("*"))
-            if path.is_file() and str(path.relative_to(place)) not in _AFTER_SEAL
-        }
-        orbax = _orbax_metadata(place)
-        manifest = self._manifest | {"files": files, "orbax": orbax}
-        sealed = {"manifest": manifest, "sha256": _json_sha256(manifest)}
-        (place / _MANIFEST).write_text(json.dumps(sealed, indent=1))
+        if jax.process_index() == 0:
+            place = next(self._directory.glob(f"{self._info['step']}.orbax-checkpoint-tmp*"))
+            _await_metadata(place)
+            size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+            manifest = {"format": FORMAT, "info": self._info | {"size_bytes": size}}
+            manifest["files"] = _digests(place)
+            manifest["sha256"] = _sha256(manifest)
+            (place / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def _verify_files(place: Path, manifest: Mapping[str, Any]) -> None:
-    for name, expected in manifest["files"].items():
-        found = hashlib.sha256((place / name).read_bytes()).hexdigest()
-        if found != expected:
-            raise ValueError(f"{name} has SHA-256 {found[:12]}…, expected {expected[:12]}…")
-    if _orbax_metadata(place) != manifest["orbax"]:
-        raise ValueError("_CHECKPOINT_METADATA is not what was written")
-    commit = place / "commit_success.txt"
-    if commit.exists() and not commit.read_text().startswith("Checkpoint commit was successful"):
-        raise ValueError("commit_success.txt is not what was written")
+def _await_metadata(place: Path) -> None:
+    """Waits for a thread of Orbax that writes the names of the handlers, as Orbax does not."""
+    for _ in range(1000):
+        with contextlib.suppress(ValueError):  # it is half written
+            if json.loads((place / _METADATA).read_bytes()).get("item_handlers"):
+                return
+        time.sleep(0.01)
 
 
-def _orbax_metadata(place: Path) -> dict[str, Any]:
-    """Orbax's own metadata without the time of the commit, which it adds after the seal."""
-    metadata: dict[str, Any] = json.loads((place / "_CHECKPOINT_METADATA").read_bytes())
-    metadata.pop("commit_timestamp_nsecs")
-    return metadata
+def _digests(place: Path) -> dict[str, str]:
+    """SHA-256 by file, without the time of the commit, which Orbax adds after the seal."""
+    metadata = json.loads((place / _METADATA).read_bytes()) | {"commit_timestamp_nsecs": None}
+    paths = [path for path in place.rglob("*") if path.is_file()]
+    digests = {str(p.relative_to(place)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    return digests | {_METADATA: _sha256(metadata)}
+
+
+def _leaves(flat: Mapping[str, Any]) -> dict[str, str]:
+    """Type and shape by path."""
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in flat.items()}
 
 
 def _flat(tree: Any) -> dict[str, Any]:
     """The leaves by path; Orbax then need not know of optax's and Flax's containers."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    leaves = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _json_sha256(value: Any) -> str:
+def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -23,8 +23,7 @@ class Clock:
 
     def switch(self, part: str | None) -> str | None:
         """Ends the running part, starts `part`, and returns the one that ended."""
-        now = self._now()
-        ended = self._part
+        now, ended = self._now(), self._part
         if ended is not None:
             self.seconds[ended] = self.seconds.get(ended, 0.0) + now - self._since
         self._part, self._since = part, now

@@ -24,12 +24,8 @@ class ConfigError(UsageError):
 
     def __init__(self, faults: Sequence[str]):
         self.faults = tuple(faults)
-        if len(self.faults) == 1:
-            text = f"configuration: {self.faults[0]}"
-        else:
-            lines = "".join(f"\n  - {fault}" for fault in self.faults)
-            text = f"configuration: {len(self.faults)} faults:{lines}"
-        super().__init__(text)
+        lines = faults if len(faults) == 1 else [f"{len(faults)} faults:", *faults]
+        super().__init__("configuration: " + "\n  - ".join(lines))
 
 
 class DataError(JaxmnistError, ValueError):

@@ -1,9 +1,7 @@
 """Which devices a run uses, and how arrays come to lie on them."""
 
 import contextlib
-import functools
 import itertools
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import P
 from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jaxmnist.config import VIRTUAL_SHARDS, nearest_multiples
 from jaxmnist.errors import ConfigError
@@ -25,13 +23,12 @@ _COLLECTIVE_TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds"
 
 def usable_cores() -> int:
     """Cores this process may use: its affinity mask, cut down by the cgroup's CPU quota."""
-    cores = os.cpu_count() or 1
-    with contextlib.suppress(AttributeError):  # not on every operating system
-        cores = len(os.sched_getaffinity(0))
+    # Not every operating system has affinity masks.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(OSError, ValueError):  # no cgroup, or the quota is "max"
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(1, cores)
+        cores = min(cores or 1, -(-int(quota) // int(period)))
+    return cores or 1
 
 
 def default_cpu_devices(batch_size: int, *, cores: int) -> int:
@@ -72,9 +69,8 @@ def prepare_backend(batch_size: int, *, cpu_devices: int | None, deterministic: 
     except RuntimeError as error:
         have = len(jax.devices("cpu"))
         if cpu_devices not in (None, have):
-            fault = f"JAX already runs with {have} CPU device(s) in this process"
-            repair = "set it before anything uses JAX, or choose some with parallel.devices"
-            text = f"parallel.cpu_devices={cpu_devices}, but {fault}: {repair}"
+            fault = f"JAX already runs with {have} CPU device(s): set it before anything uses JAX"
+            text = f"parallel.cpu_devices={cpu_devices}, but {fault}, or use parallel.devices"
             raise ConfigError([text]) from error
 
 
@@ -91,14 +87,13 @@ def data_mesh(count: int | None = None, *, devices: Sequence[Any] | None = None)
     # jax.make_mesh may reorder devices to suit a TPU's wiring; rows must follow the processes.
     ordered = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     if count is not None:
-        there = len(ordered)
         groups = [list(group) for _, group in itertools.groupby(ordered, lambda d: d.process_index)]
-        ordered = [d for group in groups for d in group[: count // len(groups)]]
+        there, processes = len(ordered), len(groups)
+        ordered = [d for group in groups for d in group[: count // processes]]
         if count < 1 or len(ordered) != count:
-            fault = f"there are {there} device(s) in {len(groups)} process(es)"
-            repair = f"choose a multiple of {len(groups)} up to {there}"
-            more = "or on a CPU make more with --config.parallel.cpu_devices"
-            raise ConfigError([f"parallel.devices={count}, but {fault}: {repair}, {more}"])
+            fault = f"there are {there} device(s) in {processes} process(es)"
+            repair = f"choose a multiple of {processes} up to {there} or raise parallel.cpu_devices"
+            raise ConfigError([f"parallel.devices={count}, but {fault}: {repair}"])
     return Mesh(np.array(ordered), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -114,8 +109,8 @@ def row_sharded(mesh: Mesh) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies of the host arrays of a tree on every device; all processes must pass equal values."""
-    place = functools.partial(jax.make_array_from_process_local_data, replicated(mesh))
-    return jax.tree.map(lambda x: place(np.asarray(x)), tree)
+    sharding, host = replicated(mesh), jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), host)
 
 
 def as_global(tree: Any, mesh: Mesh) -> Any:
@@ -123,31 +118,23 @@ def as_global(tree: Any, mesh: Mesh) -> Any:
 
     What `jax.pmap` returns in a job of several processes covers the local devices only.
     """
-    sharding = replicated(mesh)
 
     def convert(x: jax.Array) -> jax.Array:
         pieces = [shard.data for shard in x.addressable_shards]
-        return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
+        return jax.make_array_from_single_device_arrays(x.shape, replicated(mesh), pieces)
 
     return jax.tree.map(convert, tree)
 
 
 def batch_faults(batch_size: int, mesh: Mesh, *, accumulate: int, deterministic: bool) -> list[str]:
     """Why the global batch cannot be shared out over the mesh; empty where it can."""
-    faults = []
-    shards, parts = mesh.size, f"{mesh.size} device(s)"
-    if deterministic:
-        shards = VIRTUAL_SHARDS
-        parts += f" in {shards} virtual shards"
-        if shards % mesh.size:
-            valid = [n for n in range(1, shards + 1) if shards % n == 0]
-            fault = f"{shards} virtual shards, which {mesh.size} devices cannot share equally"
-            repair = f"set parallel.devices to one of {valid}"
-            faults.append(f"parallel.deterministic splits a batch into {fault}: {repair}")
-    if accumulate > 1:
-        parts += f" times train.accumulate={accumulate}"
+    faults, shards = [], VIRTUAL_SHARDS if deterministic else mesh.size
+    if shards % mesh.size:
+        valid = [n for n in range(1, shards + 1) if shards % n == 0]
+        rule = f"{shards} virtual shards, which {mesh.size} devices cannot share equally"
+        faults.append(f"parallel.deterministic has {rule}: set parallel.devices to one of {valid}")
     if batch_size % (shards * accumulate):
+        rule = f"must be a multiple of {shards} devices or shards × train.accumulate={accumulate}"
         nearest = nearest_multiples(batch_size, shards * accumulate)
-        rule = f"cannot be divided by {parts}: the nearest valid values are {nearest}"
-        faults.append(f"batch_size={batch_size} {rule}")
+        faults.append(f"batch_size={batch_size} {rule}: the nearest valid values are {nearest}")
     return faults

@@ -1,19 +1,17 @@
 """Metrics as sums that can be added over rows, devices, steps and batches, and divided once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array, nn
 
 
-def cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
-) -> jax.Array:
+def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
     """Cross-entropy of each row, in nats.
 
     Args:
@@ -27,7 +25,7 @@ def cross_entropy(
     logits = logits.astype(jnp.float32)
     if not label_smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    targets = optax.smooth_labels(nn.one_hot(labels, logits.shape[-1]), label_smoothing)
     return optax.softmax_cross_entropy(logits, targets)
 
 
@@ -42,26 +40,23 @@ class StepSums(flax.struct.PyTreeNode):
       count: number of rows that are not padding.
     """
 
-    loss: jax.Array
-    correct: jax.Array
-    count: jax.Array
+    loss: Array
+    correct: Array
+    count: Array
 
 
-def step_sums(losses: jax.Array, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> StepSums:
+def step_sums(losses: Array, logits: Array, labels: Array, mask: Array) -> StepSums:
     """Sums over the rows where mask [b] holds; the others may hold anything, NaN included."""
-    hits = jnp.argmax(logits, axis=-1) == labels
-    return StepSums(
-        loss=jnp.where(mask, losses, 0.0).sum(),
-        correct=jnp.where(mask, hits, False).sum(dtype=jnp.float32),
-        count=mask.sum(dtype=jnp.float32),
-    )
+    hits = (jnp.argmax(logits, axis=-1) == labels) & mask
+    loss = jnp.where(mask, losses, 0.0).sum()
+    return StepSums(loss, hits.sum(dtype=jnp.float32), mask.sum(dtype=jnp.float32))
 
 
-def confusion_sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+def confusion_sums(logits: Array, labels: Array, mask: Array) -> Array:
     """Number of rows by label and prediction, float32 [k, k]; padding is left out."""
     k = logits.shape[-1]
-    actual = jax.nn.one_hot(labels, k) * mask[:, None]
-    return actual.T @ jax.nn.one_hot(jnp.argmax(logits, axis=-1), k)
+    actual = nn.one_hot(labels, k) * mask[:, None]
+    return actual.T @ nn.one_hot(jnp.argmax(logits, axis=-1), k)
 
 
 class Window(flax.struct.PyTreeNode):
@@ -82,17 +77,14 @@ class Window(flax.struct.PyTreeNode):
     @staticmethod
     def empty() -> "Window":
         """A window of no steps, in host memory."""
-        zero = np.zeros((), np.float32)
-        return Window(loss=zero, correct=np.int32(0), count=np.int32(0), learning_rate=zero)
+        return Window(np.float32(0), np.int32(0), np.int32(0), np.float32(0))
 
     def add(self, sums: StepSums, learning_rate: Any) -> "Window":
         """The window with one more step."""
-        return Window(
-            loss=self.loss + sums.loss,
-            correct=self.correct + sums.correct.astype(jnp.int32),
-            count=self.count + sums.count.astype(jnp.int32),
-            learning_rate=jnp.asarray(learning_rate, jnp.float32),
-        )
+        correct = self.correct + sums.correct.astype(jnp.int32)
+        count = self.count + sums.count.astype(jnp.int32)
+        rate = jnp.asarray(learning_rate, jnp.float32)
+        return Window(self.loss + sums.loss, correct, count, rate)
 
 
 @dataclass(frozen=True)
@@ -110,39 +102,23 @@ class Evaluation:
     loss: float
     accuracy: float
     count: int
-    per_class: tuple[float | None, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    per_class: Sequence[float | None]
+    confusion: Sequence[Sequence[int]]
 
     @staticmethod
     def from_sums(loss: float, confusion: np.ndarray) -> "Evaluation":
         """Divides, once, the sum of the losses and the counts int64 [k, k]."""
-        count = int(confusion.sum())
-        rows = [(int(row.sum()), int(row[label])) for label, row in enumerate(confusion)]
-        return Evaluation(
-            loss=float(loss) / max(count, 1),
-            accuracy=int(np.trace(confusion)) / max(count, 1),
-            count=count,
-            per_class=tuple(right / total if total else None for total, right in rows),
-            confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        )
+        right, totals = np.diag(confusion).tolist(), confusion.sum(1).tolist()
+        count = sum(totals)
+        mean, accuracy = float(loss) / max(count, 1), sum(right) / max(count, 1)
+        per_class = [r / total if total else None for r, total in zip(right, totals, strict=True)]
+        return Evaluation(mean, accuracy, count, per_class, confusion.tolist())
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary of all fields."""
-        return {
-            "accuracy": self.accuracy,
-            "loss": self.loss,
-            "count": self.count,
-            "per_class": list(self.per_class),
-            "confusion": [list(row) for row in self.confusion],
-        }
+        return dict(vars(self))
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Evaluation":
         """The inverse of `to_dict`."""
-        return Evaluation(
-            loss=values["loss"],
-            accuracy=values["accuracy"],
-            count=values["count"],
-            per_class=tuple(values["per_class"]),
-            confusion=tuple(tuple(row) for row in values["confusion"]),
-        )
+        return Evaluation(**values)

@@ -20,10 +20,6 @@ def resolve(path: str, *, key: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # the user's module may raise anything
-        raise ConfigError(
-            [
-                f"{key}={path!r} cannot be imported: {type(error).__name__}: {error}; "
-                "give 'package.module:name' of a "
-                "module that is installed or lies on PYTHONPATH"
-            ]
-        ) from error
+        rule = "give 'package.module:name' of a module that is installed or lies on PYTHONPATH"
+        fault = f"{key}={path!r} cannot be imported: {type(error).__name__}: {error}"
+        raise ConfigError([f"{fault}; {rule}"]) from error

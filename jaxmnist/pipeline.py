@@ -7,8 +7,9 @@ or processes there are decides only who reads which of its rows, and going on af
 starting at batch i.
 """
 
-import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
 import grain
@@ -17,19 +18,17 @@ import numpy as np
 from jaxmnist.datasets import Split
 from jaxmnist.datasets.dataset import epoch_permutation
 from jaxmnist.errors import DataError
-from jaxmnist.step import Batch
+from jaxmnist.step import Batch, Indexed, Several
 
-# Batches that a thread prepares ahead of the one in use.
-_AHEAD = 2
-
-
+Array = np.ndarray[Any, Any]
 # At a place in the stream, an epoch and an index: images [b, h, w, c] and labels int32 [b].
-Gather = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], tuple[Any, Any]]
+Gather = Callable[[Array, Array], tuple[Array, Array]]
+_ALL = slice(None)
 
 
 def stream_rows(
-    seed: int, step: int, *, batch_size: int, examples: int, rows: slice = slice(None)
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    seed: int, step: int, *, batch_size: int, examples: int, rows: slice = _ALL
+) -> tuple[Array, Array]:
     """Which examples a batch of the training stream holds.
 
     Args:
@@ -61,8 +60,8 @@ def process_rows(batch_size: int, *, process: int, processes: int) -> slice:
 
 
 def eval_rows(
-    number: int, *, batch_size: int, padded_size: int, examples: int, rows: slice = slice(None)
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    number: int, *, batch_size: int, padded_size: int, examples: int, rows: slice = _ALL
+) -> tuple[Array, Array]:
     """Which examples an evaluation batch holds, in order, and which rows are padding.
 
     Args:
@@ -79,11 +78,6 @@ def eval_rows(
     index = number * batch_size + row
     mask = (row < batch_size) & (index < examples)
     return np.where(mask, index, 0), mask
-
-
-def example_count(source: Any) -> int:
-    """Number of examples in a split or a Grain `MapDataset`."""
-    return len(source)
 
 
 def make_gather(source: Any) -> Gather:
@@ -108,22 +102,22 @@ def make_gather(source: Any) -> Gather:
         raise DataError(f"the grain.MapDataset has {n} elements: {rule}")
     repeated = source.repeat()
 
-    def gather(epochs: Any, indices: Any) -> tuple[Any, Any]:
-        elements = [_example(repeated[int(i)]) for i in epochs * n + indices]
+    def gather(epochs: Array, indices: Array) -> tuple[Array, Array]:
+        elements = (_example(repeated[int(i)]) for i in epochs * n + indices)
         images, labels = zip(*elements, strict=True)
         return np.stack(images), np.array(labels, np.int32)
 
     return gather
 
 
-def _example(element: Any) -> tuple[np.ndarray[Any, Any], int]:
+def _example(element: Any) -> tuple[Array, int]:
     """Image [h, w, c] and label of an element of a user's data set."""
-    rule = "'image', uint8 or float32 of shape [h, w] or [h, w, c], and an integer 'label'"
     try:
         image, label = np.asarray(element["image"]), int(element["label"])
         if image.ndim not in (2, 3) or image.dtype not in (np.uint8, np.float32):
             raise TypeError(f"an 'image' that is {image.dtype} of shape {image.shape}")
     except (TypeError, KeyError, ValueError, IndexError) as error:
+        rule = "'image', uint8 or float32 of shape [h, w] or [h, w, c], and an integer 'label'"
         fault = f"an element of the grain.MapDataset must be a dictionary with {rule}"
         raise DataError(f"{fault}, but this one gave {error!r}") from error
     return image if image.ndim == 3 else image[..., None], label
@@ -135,29 +129,61 @@ class BatchSource:
     Per-record pipelines spend longer on 784-byte records than the model does.
     """
 
-    def __init__(self, source: Any, *, seed: int, batch_size: int, steps: int, rows: slice):
-        """Reads nothing yet; `rows` are those of the global batch that this process holds."""
-        self._gather = make_gather(source)
-        self._stream = functools.partial(
-            stream_rows, seed, batch_size=batch_size, examples=example_count(source), rows=rows
-        )
-        self._steps = steps
+    def __init__(
+        self,
+        source: Any,
+        *,
+        seed: int,
+        batch_size: int,
+        calls: Sequence[range],
+        rows: slice,
+        several: int = 1,
+        indexed: bool = False,
+    ):
+        """Reads nothing yet.
+
+        Args:
+          source: a split, or a `MapDataset`.
+          seed: of the permutations.
+          batch_size: rows in the global batch.
+          calls: the steps of each call of the train step.
+          rows: those of the global batch that this process holds.
+          several: most steps of a call; above 1 an element is `Several` batches.
+          indexed: whether to give row numbers (`Indexed`, without the table) in place of examples.
+        """
+        self._gather, self._calls = make_gather(source), calls
+        self._several, self._indexed = several, indexed
+        stream = partial(stream_rows, seed, batch_size=batch_size, examples=len(source))
+        self._rows = partial(stream, rows=rows)
 
     def __len__(self) -> int:
-        """Number of batches."""
-        return self._steps
+        """Number of calls."""
+        return len(self._calls)
 
-    def __getitem__(self, step: Any) -> Batch:
-        """The rows of batch `step`, all of them real examples."""
-        image, label = self._gather(*self._stream(int(step)))
-        return Batch(image=image, label=label, mask=np.ones(len(label), bool))
+    def __getitem__(self, number: Any) -> Any:
+        """The rows of the batches of a call, all of them real examples."""
+        steps = self._calls[int(number)]
+        epochs, index = np.stack([self._rows(step) for step in steps], axis=1)
+
+        def shaped(rows: Array) -> Array:
+            rows = rows.reshape(*index.shape, *rows.shape[1:])
+            missing = self._several - len(steps)
+            filler = np.zeros((missing, *rows.shape[1:]), rows.dtype) if missing else rows[:0]
+            return rows[0] if self._several == 1 else np.concatenate([rows, filler])
+
+        mask = np.ones(index.size, bool)
+        if self._indexed:
+            batch: Any = Indexed(shaped(index.ravel().astype(np.int32)), shaped(mask), ())
+        else:
+            images, labels = self._gather(epochs.ravel(), index.ravel())
+            batch = Batch(shaped(images), shaped(labels), shaped(mask))
+        return batch if self._several == 1 else Several(batch, np.int32(len(steps)))
 
 
-def train_batches(source: BatchSource, *, start: int = 0) -> Iterator[Batch]:
-    """This process's rows of the batches from `start` on, read ahead by a thread."""
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
+def train_batches(source: BatchSource) -> Iterator[Any]:
+    """The elements of a source in their order, two of them read ahead by a thread."""
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
-    iterator.set_state({"next_index": start})
     try:
         yield from iterator
     finally:
@@ -166,22 +192,14 @@ def train_batches(source: BatchSource, *, start: int = 0) -> Iterator[Batch]:
 
 def eval_batches(source: Any, *, batch_size: int, padded_size: int, rows: slice) -> Iterator[Batch]:
     """This process's rows of the evaluation batches: every example once, then padding."""
-    gather, examples = make_gather(source), example_count(source)
-    for number in range(-(-examples // batch_size)):
-        indices, mask = eval_rows(
-            number, batch_size=batch_size, padded_size=padded_size, examples=examples, rows=rows
-        )
+    gather, sizes = make_gather(source), {"batch_size": batch_size, "padded_size": padded_size}
+    for number in range(-(-len(source) // batch_size)):
+        indices, mask = eval_rows(number, **sizes, examples=len(source), rows=rows)
         image, label = gather(np.zeros_like(indices), indices)
         yield Batch(image=image, label=label, mask=mask)
 
 
-def placed_ahead(
-    batches: Iterator[Batch], place: Callable[[Batch], Any], *, ahead: int = 1
-) -> Generator[Any]:
-    """Batches on their devices, `ahead` of them under way while one is in use."""
-    waiting: list[Any] = []
-    for batch in batches:
-        waiting.append(place(batch))
-        if len(waiting) > ahead:
-            yield waiting.pop(0)
-    yield from waiting
+def placed_ahead(batches: Iterator[Batch], place: Callable[[Batch], Any]) -> Generator[Any]:
+    """Batches on their devices, the next one under way while one is in use."""
+    for batch, _ in pairwise(chain(map(place, batches), [None])):
+        yield batch

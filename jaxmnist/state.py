@@ -10,8 +10,6 @@ import optax
 
 from jaxmnist.metrics import Window
 
-NO_BAD_STEP = np.int32(-1)
-
 
 class TrainState(flax.struct.PyTreeNode):
     """One pytree of replicated arrays; no random state, since every draw is keyed by the step.
@@ -51,7 +49,7 @@ def create_state(variables: Any, tx: optax.GradientTransformation, *, ema: bool)
         # A copy: the state is donated, and one buffer cannot be given away twice.
         ema=jax.tree.map(lambda x: x.copy(), params) if ema else None,
         window=Window.empty(),
-        first_bad_step=NO_BAD_STEP,
+        first_bad_step=np.int32(-1),
     )
 
 
@@ -70,14 +68,8 @@ def tree_sha256(tree: Any) -> str:
       64 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in _flatten(jax.device_get(tree))]
-    for path, leaf in sorted(leaves):
-        array = np.asarray(leaf)
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        digest.update(f"{path}|{array.dtype.name}|{array.shape}|".encode())
-        digest.update(np.ascontiguousarray(little).tobytes())
+    leaves = jax.tree.leaves_with_path(jax.device_get(tree))
+    for path, leaf in sorted((jax.tree_util.keystr(path), np.asarray(x)) for path, x in leaves):
+        digest.update(f"{path}|{leaf.dtype.name}|{leaf.shape}|".encode())
+        digest.update(leaf.astype(leaf.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
-
-
-def _flatten(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,17 +1,14 @@
 """What a person sees of a run: panel, progress bar or log lines, table of results."""
 
-import functools
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from jaxmnist.metrics import Evaluation
 from jaxmnist.workdir import Workdir
 
 
@@ -22,28 +19,20 @@ class Terminal:
         """Writes nothing at all when `quiet`; `console` replaces the standard output."""
         self._console = console or _console(quiet=quiet)
         self._live = self._console.is_terminal and not quiet
-        self._total = 0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._live,
-        )
+        bar, left = BarColumn(bar_width=None), TimeRemainingColumn(compact=True)
+        columns = ("{task.description}", bar, MofNCompleteColumn(), "{task.fields[metrics]}", left)
+        self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._task = self._progress.add_task("training", metrics="", start=False)
 
     def start(self, rows: Sequence[tuple[str, str]], *, total_steps: int) -> None:
         """Shows what the run runs on."""
-        grid = Table.grid(padding=(0, 2))
-        for name, value in rows:
-            grid.add_row(name, value)
         if self._live:
+            grid = Table.grid(padding=(0, 2))
+            for row in rows:
+                grid.add_row(*row)
             self._console.print(Panel(grid, title="jaxmnist", title_align="left"))
         else:
-            for name, value in rows:
-                self._console.print(f"{name + ':':<16} {value}", soft_wrap=True)
+            self.message("\n".join(f"{name + ':':<16} {value}" for name, value in rows))
         self._total = total_steps
         self._progress.update(self._task, total=total_steps)
         self._progress.start()
@@ -52,93 +41,64 @@ class Terminal:
         """Shows a sentence."""
         self._console.print(text, soft_wrap=True)
 
-    def record(self, record: Mapping[str, Any], *, seconds_left: float | None = None) -> None:
+    def record(self, record: Mapping[str, Any], *, seconds_left: float = 0.0) -> None:
         """Shows a record of metrics: in the bar when it is of training, as a line otherwise."""
+        step, split = record["step"], record["split"]
         values = f"loss {record['loss']:.4f}  accuracy {record['accuracy']:.2%}"
-        step = record["step"]
-        if record["split"] == "train":
+        if split == "train":
             values += f"  {record['images_per_second']:,.0f} images/s"
             self._progress.start_task(self._task)
             self._progress.update(self._task, completed=step, metrics=values)
             if self._live:
                 return
-        if seconds_left is not None:
-            values += f"  {_minutes(seconds_left)} left"
-        self.message(
-            f"step {step:>6,}/{self._total:,}  epoch {record['epoch']:6.2f}  "
-            f"{record['split']:<10}  {values}"
-        )
+            values += f"  {int(seconds_left) // 60}:{int(seconds_left) % 60:02d} left"
+        place = f"step {step:>6,}/{self._total:,}  epoch {record['epoch']:6.2f}"
+        self.message(f"{place}  {split:<10}  {values}")
 
     def finish(self, result: Mapping[str, Any], place: Workdir) -> None:
         """Shows the table of results and where things lie."""
         self._progress.stop()
-        summary, test = result["train"], result["test"]
-        table = Table(title="result", title_justify="left", show_header=False)
+        train, test, params = result["train"], result["test"], result["params"]
         wrong = test["count"] - sum(row[i] for i, row in enumerate(test["confusion"]))
-        table.add_row(
-            "test accuracy", f"{test['accuracy']:.2%} of {test['count']:,} ({wrong:,} wrong)"
-        )
-        table.add_row("test loss", f"{test['loss']:.4f}")
+        speed = f"{train['seconds']:.1f} s, {train['images_per_second']:,.0f} images/s"
+        beside = (f"{p} {train[f'{p}_seconds']:.1f} s" for p in ("compile", "eval", "checkpoint"))
+        share = f"{test['accuracy']:.2%} of {test['count']:,} ({wrong:,} wrong)"
+        rows = {"test accuracy": share, "test loss": f"{test['loss']:.4f}"}
         if best := result.get("best"):
-            table.add_row(
-                "best by validation",
-                f"step {best['step']:,}: validation {best['validation']['accuracy']:.2%}, "
-                f"test {best['test']['accuracy']:.2%}",
-            )
-        table.add_row(
-            "training",
-            f"{summary['steps']:,} steps in {summary['seconds']:.1f} s, "
-            f"{summary['images_per_second']:,.0f} images/s",
-        )
-        parts = ("compile", "eval", "checkpoint")
-        table.add_row("beside it", ", ".join(f"{p} {summary[f'{p}_seconds']:.1f} s" for p in parts))
-        table.add_row("parameters", f"{result['params']['count']:,}, SHA-256")
-        table.add_row("", Text(result["params"]["sha256"], overflow="fold"))
-        table.add_row("result", str(place.result))
-        table.add_row("metrics", str(place.metrics))
-        table.add_row("checkpoints", str(place.checkpoints))
-        table.add_row("event files", f"tensorboard --logdir {place.tensorboard}")
-        self._console.print(table)
+            shares = (f"{part} {best[part]['accuracy']:.2%}" for part in ("validation", "test"))
+            rows["best by validation"] = f"step {best['step']:,}: {', '.join(shares)}"
+        rows |= {
+            "training": f"{train['steps']:,} steps in {speed}",
+            "beside it": ", ".join(beside),
+            "parameters": f"{params['count']:,}, SHA-256 {params['sha256']}",
+            "result": str(place.result),
+            "metrics": str(place.metrics),
+            "checkpoints": str(place.checkpoints),
+            "event files": f"tensorboard --logdir {place.tensorboard}",
+        }
+        print_table(["", ""], rows.items(), title="result", console=self._console)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
 
 def _console(*, quiet: bool = False) -> Console:
     """A console on the standard output; in a pipe or a file lines are not cut at 80 columns."""
     # Paths and settings are shown as they are: brackets are not markup, :x: is no emoji.
-    make = functools.partial(Console, quiet=quiet, highlight=False, markup=False, emoji=False)
-    return make() if make().is_terminal else make(width=160)
+    console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table on the standard output."""
-    table = Table(*header, show_header=any(header))
+def print_table(
+    header: Sequence[str], rows: Iterable[Iterable[Any]], *, title: str = "", console: Any = None
+) -> None:
+    """Prints a table that folds what is long; on the standard output without a console."""
+    table = Table(*header, show_header=any(header), title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*(Text(str(value), overflow="fold") for value in row))
-    _console().print(table)
-
-
-def print_evaluation(result: Evaluation, *, title: str) -> None:
-    """Prints loss, accuracy, accuracy by class and the confusion matrix."""
-    classes = range(len(result.confusion))
-    table = Table("label", "accuracy", *(f"→ {k}" for k in classes), title=title)
-    for label in classes:
-        share = result.per_class[label]
-        counts = (str(n) if n else "·" for n in result.confusion[label])
-        table.add_row(str(label), "none" if share is None else f"{share:.2%}", *counts)
-    console = _console()
-    console.print(f"accuracy {result.accuracy:.2%} of {result.count:,}, loss {result.loss:.4f}")
-    console.print(table)
+    (console or _console()).print(table)

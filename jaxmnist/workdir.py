@@ -3,59 +3,42 @@
 import datetime
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxmnist.config import from_dict, resume_difference, to_dict
-from jaxmnist.errors import ConfigError, WorkdirError
+from jaxmnist.errors import WorkdirError
 from jaxmnist.writers import write_atomically
 
 
-@dataclass(frozen=True)
 class Workdir:
     """The places in a work directory.
 
     Attributes:
       path: the directory.
+      config: the resolved configuration, JSON.
+      metrics: one JSON object a line.
+      checkpoints: directory of the checkpoints, one directory a step.
+      tensorboard: directory of the event files.
+      result: the result of a finished run, JSON.
     """
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration, JSON."""
-        return self.path / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Directory of the checkpoints, one directory a step."""
-        return self.path / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Directory of the event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def result(self) -> Path:
-        """The result of a finished run, JSON."""
-        return self.path / "result.json"
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self.result = path / "result.json"
 
 
 def fresh_path(name: str, *, under: Path = Path("runs")) -> Path:
     """A path that does not exist yet, named after the time: runs/20260131-142500-mnist."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    ends = ("" if number == 0 else f"-{number}" for number in itertools.count())
-    paths = (under / f"{stamp}-{name}{end}" for end in ends)
-    return next(path for path in paths if not path.exists())
+    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
+    ends = itertools.chain([""], (f"-{number}" for number in itertools.count(1)))
+    return next(path for end in ends if not (path := under / f"{stem}{end}").exists())
 
 
 def open_workdir(
@@ -81,23 +64,18 @@ def open_workdir(
             fault = f"work directory {path} holds a run of another configuration:{''.join(lines)}"
             repair = "give the same configuration, or pass --allow_config_change"
             raise WorkdirError(f"{fault}\nchoose another --workdir, {repair}")
-    elif path.exists() and any(not _is_config(file, workdir) for file in path.iterdir()):
+    # A kill or another process on the way to config.json leaves .config.json.123.
+    elif any(not file.name.lstrip(".").startswith("config.json") for file in path.glob("*")):
         fault = "is not empty and holds no config.json: it is not a run of jaxmnist"
         raise WorkdirError(f"work directory {path} {fault}; choose a new or empty --workdir")
-    if not write:
-        return workdir
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir.config, json.dumps(to_dict(config), indent=2) + "\n")
+        if write:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(workdir.config, json.dumps(to_dict(config), indent=2) + "\n")
     except OSError as error:
-        fault = f"cannot be written: {error.strerror or error}"
-        raise WorkdirError(f"work directory {path} {fault}; choose another --workdir") from error
+        fault = f"cannot be written: {error.strerror}; choose another --workdir"
+        raise WorkdirError(f"work directory {path} {fault}") from error
     return workdir
-
-
-def _is_config(file: Path, workdir: Workdir) -> bool:
-    """Whether it is config.json, or what a kill or another process on the way to it leaves."""
-    return file.name == workdir.config.name or file.name.startswith(f".{workdir.config.name}.")
 
 
 def read_config(workdir: Workdir) -> ConfigDict:
@@ -111,23 +89,20 @@ def read_config(workdir: Workdir) -> ConfigDict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
-            raise TypeError(f"it holds {type(values).__name__} where an object belongs")
+            raise TypeError(f"a {type(values).__name__} where an object belongs")
         return from_dict(values)
     except FileNotFoundError as error:
-        fault = f"is not the work directory of a run: it holds no {path.name}"
-        repair = "give --workdir of a run of `jaxmnist train`"
-        raise WorkdirError(f"{workdir.path} {fault}; {repair}") from error
-    except ConfigError as error:
-        raise WorkdirError(f"{path}: {error}") from error
+        fault = f"{workdir.path} is not the work directory of a run: it holds no {path.name}"
+        raise WorkdirError(f"{fault}; give --workdir of a run of `jaxmnist train`") from error
     except (OSError, ValueError, TypeError) as error:
         repair = "restore it, or start anew in another --workdir"
-        raise WorkdirError(f"{path} cannot be read: {error}; {repair}") from error
+        faults = "; ".join(getattr(error, "faults", [str(error)]))
+        raise WorkdirError(f"{path} cannot be read: {faults}; {repair}") from error
 
 
 def read_result(workdir: Workdir) -> dict[str, Any] | None:
     """The result in a work directory; None where there is none or it was cut off."""
     try:
-        values = json.loads(workdir.result.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {**json.loads(workdir.result.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError):
         return None
-    return values if isinstance(values, dict) else None

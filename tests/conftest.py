@@ -1,6 +1,22 @@
 """Options and fixtures of the whole suite."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
+
+# What is compiled is kept for the session, for pytest-xdist's workers and for the processes that
+# tests start: the suite's many runs have few distinct programs.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_KEEP_ALL = ("MIN_COMPILE_TIME_SECS", "MIN_ENTRY_SIZE_BYTES")
+
+
+def pytest_configure(config):
+    if _CACHE not in os.environ:
+        os.environ[_CACHE] = tempfile.mkdtemp(prefix="jaxmnist-compiled-")
+        os.environ.update({f"JAX_PERSISTENT_CACHE_{name}": "0" for name in _KEEP_ALL})
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_CACHE), ignore_errors=True))
 
 
 def pytest_addoption(parser):

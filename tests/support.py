@@ -75,9 +75,7 @@ def small_config(**overrides):
 
 def small_task(model=None, *, shift=0, tx=None, **kwargs):
     """A task for the tiny model on 8×8 images, and the function that makes its variables."""
-    functions = model_functions(
-        model or Tiny(), image_shape=(8, 8, 1), image_dtype=np.uint8, classes=10
-    )
+    functions = model_functions(model or Tiny(), np.zeros((8, 8, 1), np.uint8), classes=10)
     task = Task(
         apply=functions.apply,
         loss=kwargs.pop("loss", cross_entropy),

@@ -15,8 +15,9 @@ import jaxmnist
 from jaxmnist.config.default import KEYS
 
 PACKAGE = Path(jaxmnist.__file__).parent
-# Lines of code without jaxmnist.testing; docstrings, comments and blank lines do not count.
-LIMIT = 4000
+# Lines of code of the core: of all that a training run imports, whatever it is asked to do.
+# Docstrings, comments and blank lines do not count.
+LIMIT = 2500
 # A module may import those of its own layer and of the layers below, never those above.
 LAYERS = {
     "errors": 0,
@@ -41,8 +42,9 @@ LAYERS = {
     "runs": 3,
     "cli": 4,
 }
-# They stand beside the layers: the lazy façade, `python -m jaxmnist`, and the tools for tests.
-BESIDE = {"__init__", "__main__", "testing"}
+# They stand beside the layers: the lazy façade, `python -m jaxmnist`, and what the core does not
+# import: parts that a name in the configuration or a command leads to, and the tools for tests.
+BESIDE = {"__init__", "__main__", "testing", "zoo", "report", "plan"}
 
 
 def name_of(path: Path) -> str:
@@ -105,16 +107,16 @@ def code_lines(name: str) -> set[int]:
 @pytest.mark.parametrize("name", FILES)
 def test_imports_run_downward_only(name):
     part = part_of(name)
-    if part == "testing":
-        return  # it may import everything; that nothing imports it is seen with the others
+    if part in BESIDE - {"__init__", "__main__"}:
+        return  # they may import the core; that it does not import them is seen with the others
     assert part in {*LAYERS, *BESIDE}, f"{name} has no layer: add it to the table"
     if part == "__main__":
         assert IMPORTS[name] == {"jaxmnist.cli.main"}
         return
     layer = LAYERS.get(part, -1)
     for other in IMPORTS[name]:
-        if other == "jaxmnist":
-            assert part == "cli", f"{name} imports the façade: name the module"
+        if other == "jaxmnist" or part_of(other) in BESIDE:
+            assert part == "cli", f"{name} imports {other}, which a command may, or a name reaches"
         else:
             assert LAYERS.get(part_of(other), 99) <= layer, f"{name} imports {other}, above it"
 
@@ -158,11 +160,17 @@ def nesting(node: ast.AST) -> int:
 
 
 def test_the_core_is_small(record_property):
-    counts = {name: len(code_lines(name)) for name in FILES if part_of(name) != "testing"}
-    total = sum(counts.values())
-    print(f"{total} lines of code in {len(counts)} files")
+    core, ahead = set(), ["jaxmnist", "jaxmnist.runs.train"]
+    while ahead:
+        name = ahead.pop()
+        core.add(name)
+        parents = {name[:i] for i, letter in enumerate(name) if letter == "."}
+        ahead += (IMPORTS[name] | parents) - core
+    assert not {part_of(name) for name in core} & (BESIDE - {"__init__"} | {"cli"})
+    total = sum(len(code_lines(name)) for name in core)
+    print(f"{total} lines of code in {len(core)} files")
     record_property("lines_of_code", total)
-    assert total <= LIMIT
+    assert total < LIMIT
 
 
 @pytest.mark.parametrize("name", FILES)

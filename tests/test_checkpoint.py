@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import threading
 
 import jax
 import numpy as np
@@ -12,19 +13,21 @@ import pytest
 import jaxmnist
 from jaxmnist.checkpoint import (
     CheckpointWriter,
+    _await_metadata,
+    check_same_data,
     newest_good,
     read_info,
     restore,
     set_aside_after,
     steps_in,
 )
-from jaxmnist.errors import CheckpointError, NonFiniteLossError
+from jaxmnist.errors import CheckpointError, NonFiniteLossError, WorkdirError
 from jaxmnist.mesh import replicate
 from jaxmnist.state import create_state, tree_sha256
 from support import Tiny, bits_equal, small_config, small_data
 
 
-def make_state(mesh, *, step=0, ema=True, width=5):
+def make_state(mesh, *, step=0, ema=True, width=5, tx=None):
     """A state with awkward numbers, such as a NaN with a payload, -0.0 and a subnormal."""
     kernel = np.arange(3 * width, dtype=np.float32).reshape(3, width) / 7 + step
     kernel.flat[:3] = np.array([0x7FC01234, 0x80000000, 1], np.uint32).view(np.float32)
@@ -32,7 +35,7 @@ def make_state(mesh, *, step=0, ema=True, width=5):
         "params": {"dense": {"kernel": kernel, "bias": np.zeros(width, np.float32)}},
         "batch_stats": {"norm": {"mean": np.full(width, 0.1, np.float32)}},
     }
-    state = create_state(variables, optax.adam(1e-3), ema=ema).replace(step=np.int32(step))
+    state = create_state(variables, tx or optax.adam(1e-3), ema=ema).replace(step=np.int32(step))
     return replicate(state, mesh)
 
 
@@ -53,12 +56,14 @@ def save_steps(directory, mesh, steps, **options):
     writer.close()
 
 
-def reseal(directory, step, **changes):
+def reseal(directory, step, change):
     """Changes the manifest of a checkpoint, digest and all, as another version would write it."""
     path = directory / str(step) / "manifest.json"
-    manifest = json.loads(path.read_text())["manifest"] | changes
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    change(manifest)
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    path.write_text(json.dumps({"manifest": manifest, "sha256": digest}))
+    path.write_text(json.dumps(manifest | {"sha256": digest}))
 
 
 class TestKeeping:
@@ -71,7 +76,7 @@ class TestKeeping:
         seen = []
         for step, best in ((1, False), (2, True), (3, False), (4, False), (5, True), (6, False)):
             if best:
-                writer.mark_best(step)
+                writer.best_step = step
             writer.save(step, make_state(mesh, step=step), {})
             writer.wait()
             seen.append(steps_in(directory))
@@ -103,15 +108,13 @@ class TestInfo:
 
     def test_without_a_moving_average_there_is_no_digest_of_one(self, directory, mesh):
         writer = CheckpointWriter(directory, keep=1)
-        saved = writer.save(3, make_state(mesh, ema=False), {})
+        writer.save(3, make_state(mesh, ema=False), {})
         writer.close()
-        info = read_info(directory, 3)
-        assert info.ema_sha256 is None
-        assert (saved.step, saved.state_sha256) == (info.step, info.state_sha256)
+        assert read_info(directory, 3).ema_sha256 is None
 
     def test_another_format_is_refused_with_the_repair(self, directory, mesh):
         save_steps(directory, mesh, [7])
-        reseal(directory, 7, format=2)
+        reseal(directory, 7, lambda manifest: manifest.update(format=2))
         text = r"checkpoints/7 has format 2, this version reads 1: use the version of jaxmnist that"
         with pytest.raises(CheckpointError, match=text):
             read_info(directory, 7)
@@ -164,18 +167,80 @@ class TestRestoring:
         again = restore(directory, read_info(directory, 7), make_state(mesh))
         assert bits_equal(again, make_state(mesh, step=7))
 
-    def test_another_model_is_refused(self, directory, mesh):
+    @pytest.mark.parametrize(
+        ("other", "differing"),
+        [
+            (
+                {"width": 7},
+                r"9 arrays differ \(params.dense.bias: float32\[5\] there, float32\[7\] "
+                r"now; params.dense.kernel: float32\[3, 5\] there, float32\[3, 7\] now; batch_st",
+            ),
+            (
+                {"tx": optax.sgd(0.1)},
+                r"5 arrays differ \(opt_state.0.count: int32\[\] there, none now; "
+                r"opt_state.0.mu.dense.bias: float32\[5\] there, none now; [^;]*\): give the model",
+            ),
+            (
+                {
+                    "tx": optax.chain(
+                        optax.scale_by_adam(),
+                        optax.scale(-1e-3),
+                        optax.scale_by_schedule(lambda count: 1.0),
+                    )
+                },
+                r"1 arrays differ \(opt_state.2.count: none there, int32\[\] now\): ",
+            ),
+            (
+                {"ema": False},
+                r"2 arrays differ \(ema.dense.bias: float32\[5\] there, none now; "
+                r"ema.dense.kernel: float32\[3, 5\] there, none now\): give the model and "
+                "optimizer that the run had, or a fresh --workdir$",
+            ),
+        ],
+    )
+    def test_another_model_or_optimizer_is_refused(self, directory, mesh, other, differing):
         save_steps(directory, mesh, [7])
-        with pytest.raises(
-            CheckpointError, match=r"checkpoints/7 cannot be restored into this model and optimizer"
-        ):
-            restore(directory, read_info(directory, 7), make_state(mesh, ema=False))
+        with pytest.raises(CheckpointError, match="7 holds another state, " + differing) as caught:
+            restore(directory, read_info(directory, 7), make_state(mesh, **other))
+        assert len(str(caught.value)) < 500 + len(str(directory))
+
+    def test_another_type_of_number_is_refused(self, directory, mesh):
+        save_steps(directory, mesh, [7])
+        target = make_state(mesh)
+        target = target.replace(step=target.step.astype(np.float32))
+        with pytest.raises(CheckpointError, match=r"\(step: int32\[\] there, float32\[\] now\)"):
+            restore(directory, read_info(directory, 7), target)
 
     def test_a_state_that_does_not_match_its_digest_is_refused(self, directory, mesh):
         save_steps(directory, mesh, [7])
-        reseal(directory, 7, state_sha256="0" * 64)
+        reseal(directory, 7, lambda manifest: manifest["info"].update(state_sha256="0" * 64))
         with pytest.raises(CheckpointError, match=r"7 is damaged: its state has SHA-256 [1-9a-f]"):
             restore(directory, read_info(directory, 7), make_state(mesh))
+
+
+class TestSameData:
+    """On resuming, the data's digest in the checkpoint's notes is compared with the present."""
+
+    before = "t10k-images=aa,train-images=bb,train-labels=cc"
+
+    @pytest.mark.parametrize(
+        ("now", "names"),
+        [
+            ("t10k-images=aa,train-images=bb,train-labels=dd", "train-labels"),
+            ("t10k-images=ee,train-images=bb,train-labels=dd", "t10k-images, train-labels"),
+            ("t10k-images=aa,train-images=bb", "train-labels"),
+            (before + ",zipped=ff", "zipped"),
+        ],
+    )
+    def test_other_files_are_named_with_the_directory_and_the_repair(self, tmp_path, now, names):
+        repair = "give the former files, a fresh --workdir, or --allow_config_change"
+        text = f"the run in {tmp_path} had other data, {names} differ: {repair}"
+        with pytest.raises(WorkdirError, match=f"^{re.escape(text)}$"):
+            check_same_data({"data": self.before}, now, workdir=tmp_path)
+
+    @pytest.mark.parametrize(("old", "now"), [(before, before), (before, ""), ("", before)])
+    def test_the_same_data_and_data_without_a_digest_may_go_on(self, tmp_path, old, now):
+        check_same_data({"data": old}, now, workdir=tmp_path)
 
 
 class TestSaving:
@@ -185,8 +250,21 @@ class TestSaving:
         directory.write_text("a file in its place")
         with pytest.raises(CheckpointError, match=r"could not be written to .*: .*; free space"):
             writer.save(7, make_state(mesh), {})
-            writer.wait()  # versions of Orbax differ in when they notice
         writer.close()
+
+    def test_the_seal_waits_for_what_orbax_has_not_written_yet(self, directory, mesh):
+        """Its own thread writes the names of the handlers, late where all cores are busy."""
+        save_steps(directory, mesh, [7])
+        path = directory / "7" / "_CHECKPOINT_METADATA"
+        whole = path.read_text()
+        path.write_text(json.dumps(json.loads(whole) | {"item_handlers": None}))
+        later = [threading.Timer(0.1, path.write_text, [whole[:40]])]
+        later.append(threading.Timer(0.2, path.write_text, [whole]))
+        for timer in later:
+            timer.start()
+        _await_metadata(directory / "7")
+        assert path.read_text() == whole
+        assert read_info(directory, 7).step == 7
 
     @pytest.mark.parametrize("notice", [CheckpointWriter.wait, CheckpointWriter.close])
     def test_a_disk_that_is_full_is_said_later_and_nothing_half_is_kept(

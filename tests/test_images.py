@@ -200,7 +200,7 @@ class TestReading:
         exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
         picture = enlarged(digits[0], 0)
         path = save(np.rot90(picture), "digit.jpg", exif=exif, quality=95)
-        assert correlation(read_image(path), picture) > 0.99
+        assert correlation(read_image(path)[..., 0], picture) > 0.99
 
     @pytest.mark.parametrize(("ink", "shown"), [(0, lambda x: 255 - x), (255, lambda x: x)])
     def test_transparent_is_background_for_dark_and_for_light_ink(self, digits, save, ink, shown):
@@ -211,11 +211,12 @@ class TestReading:
         np.testing.assert_array_equal(pixels, np.repeat(shown(picture)[..., None], 3, axis=-1))
         assert correlation(to_example(pixels, MNIST), digits[0]) > 0.9
 
-    def test_palettes_and_single_bits_are_read(self, digits, tmp_path):
+    def test_palettes_single_bits_and_inks_are_read(self, digits, tmp_path):
         picture = Image.fromarray(np.where(enlarged(digits[0], 0) > 127, 255, 0).astype(np.uint8))
-        for mode in ("P", "1"):
-            picture.convert(mode).save(tmp_path / "digit.png")
-            pixels = read_image(tmp_path / "digit.png")
+        for mode, name in ("P", "digit.png"), ("1", "digit.png"), ("CMYK", "digit.tif"):
+            image = picture.convert("RGB") if mode == "CMYK" else picture
+            image.convert(mode).save(tmp_path / name)
+            pixels = read_image(tmp_path / name)
             np.testing.assert_array_equal(Image.fromarray(pixels).convert("L"), picture)
 
     @pytest.mark.parametrize("top", [1, 255, 4095, 65535])
@@ -231,12 +232,8 @@ class TestErrors:
             read_image(tmp_path / "none.png")
 
     def test_a_directory(self, tmp_path):
-        with pytest.raises(DataError, match=f"^{tmp_path} is a directory: name picture files$"):
+        with pytest.raises(DataError, match=rf"^{tmp_path} cannot be opened \(Is a direc.*check"):
             read_image(tmp_path)
-
-    def test_a_device(self):
-        with pytest.raises(DataError, match="/dev/null is not a regular file: name picture files"):
-            read_image("/dev/null")
 
     @pytest.mark.parametrize(
         "content",
@@ -251,9 +248,7 @@ class TestErrors:
     def test_what_is_no_picture(self, tmp_path, content):
         path = tmp_path / "a.png"
         path.write_bytes(content)
-        text = (
-            rf"a\.png \({len(content)} bytes\) is not a picture that can be read: give one of PNG"
-        )
+        text = r"a\.png \(.+\) is not a picture that can be read: give a whole one of .* as PNG, JP"
         with pytest.raises(DataError, match=text):
             read_image(path)
 
@@ -261,16 +256,16 @@ class TestErrors:
     def test_a_truncated_picture(self, digits, save, name):
         path = save(noisy(enlarged(digits[0], 0), 9), name)
         path.write_bytes(path.read_bytes()[:5000])
-        with pytest.raises(DataError, match=rf"{name} is damaged or cut short \(.+\): export it"):
+        with pytest.raises(
+            DataError, match=rf"{name} \(.+\) is not a picture .*: give a whole one"
+        ):
             read_image(path)
 
-    @pytest.mark.parametrize("limit", [500, 300], ids=["Pillow warns", "Pillow refuses"])
-    def test_a_picture_of_far_too_many_pixels(self, digits, save, monkeypatch, limit):
+    def test_a_picture_of_far_too_many_pixels(self, digits, save, monkeypatch):
         path = save(digits[0])
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(
-            DataError, match=rf"digit\.png has more than {limit} pixels, .* smaller"
-        ):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+        text = r"digit\.png \(Image size \(784 pixels\) exceeds .*: give .* at most 300 pixels"
+        with pytest.raises(DataError, match=text):
             read_image(path)
 
     @pytest.mark.parametrize("shape", [(28, 28), (50, 40), (50, 40, 3)])
@@ -295,7 +290,5 @@ class TestErrors:
         ids=["float", "1-D", "4 channels", "no rows", "list"],
     )
     def test_what_is_no_array_of_pixels(self, pixels):
-        with pytest.raises(
-            DataError, match=r"^the picture is \w+ of shape \(.*: give uint8 of sha"
-        ):
+        with pytest.raises(DataError, match=r"^picture is \w+ of shape \(.*: give uint8 of sha"):
             to_example(pixels, MNIST)

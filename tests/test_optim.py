@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxmnist import optim
 from jaxmnist.errors import ConfigError
-from jaxmnist.optim import SCHEDULES, make_optimizer, make_schedule
+from jaxmnist.optim import SCHEDULES, make_schedule
 
 PEAK = 0.5
 
@@ -67,10 +68,13 @@ class TestSchedules:
             ("cosin", {}, "schedule.name='cosin' is not one of constant, cosine, linear, one_cyc"),
             ("linear", {"finish": 1}, r"{'finish': 1} for 'linear': .*\(it takes end, warmup\)"),
             ("step", {}, r"for 'step': .*'every' \(it takes every, factor, warmup\)"),
-            ("step", {"every": "3 weeks"}, r"for 'step': duration '3 weeks' must be"),
-            ("piecewise", {"at": [3, 4], "factors": [0.1]}, "at has 2 entries and factors 1: give"),
+            ("step", {"every": "3 weeks"}, r"for 'step': .*duration '3 weeks' must be"),
+            (
+                "piecewise",
+                {"at": [3, 4], "factors": [0.1]},
+                r"'at': \[3, 4\], 'factors': \[0.1\]} .*argument 2 is shorter .*takes at, factors",
+            ),
             ("linear", {"end": "low"}, r"schedule.kwargs={'end': 'low'} for 'linear'"),
-            ("one_cycle", {"start": math.inf}, "schedule 'one_cycle' starts at inf: its argument"),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, name, kwargs, sentence):
@@ -128,6 +132,14 @@ def schedule(step):
     return 0.1 / (step + 1)
 
 
+def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=None, **more):
+    """The optimizer with the defaults of the configuration."""
+    given = {"kwargs": {}} | more
+    return optim.make_optimizer(
+        name, schedule, weight_decay=weight_decay, clip_norm=clip_norm, **given
+    )
+
+
 class TestOptimizers:
     @pytest.mark.parametrize("decay", [0.0, 0.3])
     @pytest.mark.parametrize("name", ["adam", "adamw"])
@@ -170,6 +182,10 @@ class TestOptimizers:
         expected = trained(optax.sgd(schedule, momentum=0.9, nesterov=True))
         jax.tree.map(np.testing.assert_array_equal, trained(tx), expected)
 
+    @pytest.mark.parametrize("name", ["nadamw", "rmsprop", "adafactor", "lamb"])
+    def test_any_optimizer_of_optax_can_be_named(self, name):
+        assert np.isfinite(trained(make_optimizer(name, schedule))["kernel"]).all()
+
     def test_the_state_of_a_plain_optimizer_is_optaxs_own(self):
         ours = make_optimizer("adam", schedule).init(params())
         assert jax.tree.structure(ours) == jax.tree.structure(optax.adam(schedule).init(params()))
@@ -181,6 +197,7 @@ class TestOptimizers:
             ("chain", {}, "'chain' is not an optimizer of optax"),
             ("__doc__", {}, "'__doc__' is not an optimizer of optax"),
             ("adam.x", {}, "'adam.x' is not an optimizer of optax"),
+            ("Schedule", {}, "'Schedule' is not an optimizer of optax"),
             ("adam", {"beta": 1}, r"optimizer.kwargs={'beta': 1} for 'adam': .*'beta'"),
             ("adam", {"b1": "x"}, r"optimizer.kwargs={'b1': 'x'} for 'adam': unsupported operand"),
             ("sgd", {"learning_rate": 1}, r"kwargs={'learning_rate': 1} for 'sgd': .*multiple"),

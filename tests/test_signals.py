@@ -18,10 +18,7 @@ import pytest
 
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.testing.processes import device_environment
-from proofs.resuming import compiled_once
 from support import small_data
-
-__all__ = ["compiled_once"]  # a fixture
 
 STEPS = 60
 
@@ -114,7 +111,7 @@ def idx_files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(idx_files, compiled_once):
+def command(idx_files):
     """The command line of a run in a work directory."""
     settings = {
         "dataset.dir": idx_files,

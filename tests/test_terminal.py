@@ -6,8 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
+from jaxmnist.cli.commands import print_evaluation
 from jaxmnist.metrics import Evaluation
-from jaxmnist.terminal import Terminal, print_evaluation, print_table
+from jaxmnist.terminal import Terminal, print_table
 from jaxmnist.workdir import Workdir
 
 ROWS = [

@@ -1,4 +1,4 @@
-"""Metrics reach the disk when they are flushed, and are cut back to a step without a trace."""
+"""Metrics reach the system when they are written, and are cut back to a step without a trace."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from jaxmnist.writers import (
     JsonlWriter,
     TensorBoardWriter,
-    Writers,
     drop_after,
     read_records,
     write_atomically,
@@ -88,21 +87,19 @@ class TestWritingAtomically:
 
 
 class TestJsonl:
-    def test_lines_are_there_for_others_once_flushed_and_are_appended(self, five):
+    def test_lines_are_there_for_others_once_written_and_are_appended(self, five):
         writer = JsonlWriter(five)
         writer.write(record(6, accuracy=0.1))
-        writer.flush()
         assert read_records(five)[-1] == record(6, accuracy=0.1)
         assert len(read_records(five)) == 6
         writer.close()
 
 
 class TestTensorBoard:
-    def test_events_are_there_for_others_once_flushed(self, tmp_path):
+    def test_events_are_there_for_others_once_written(self, tmp_path):
         writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=1)
         for step in range(1, 40):
-            writer.write(record(step) | {"note": "text is no scalar"})
-            writer.flush()
+            writer.write(record(step))
             assert [s for s, _ in scalars(tmp_path)["train/loss"]] == list(range(1, step + 1))
         assert scalars(tmp_path).keys() == {"train/loss", "train/epoch"}
         writer.close()
@@ -130,27 +127,3 @@ class TestTensorBoard:
         writer.write({"split": "test", "step": 3, "loss": 30.0})
         writer.close()
         assert scalars(tmp_path)["test/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
-
-
-class TestWriters:
-    def test_each_gets_everything_and_is_closed_after_an_error_too(self):
-        seen = []
-
-        class Writer:
-            def __init__(self, name):
-                self.name = name
-
-            def write(self, record):
-                seen.append((self.name, record["step"]))
-
-            def flush(self):
-                seen.append((self.name, "flush"))
-
-            def close(self):
-                seen.append((self.name, "close"))
-
-        with pytest.raises(ZeroDivisionError), Writers([Writer("a"), Writer("b")]) as writers:
-            writers.write(record(3))
-            writers.flush()
-            print(1 / 0)
-        assert seen == [(n, what) for what in (3, "flush", "close") for n in "ab"]

@@ -1,120 +1,72 @@
-"""Flags of the commands, on absl, and the configuration's arguments among them."""
+"""The flags of the commands, and the configuration's arguments among them, on absl."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxmnist.config import apply_overrides, get_config, split_arguments
+from jaxmnist.config import apply_overrides, get_config
+from jaxmnist.config.default import KEYS
+from jaxmnist.config.rules import FLAG
 from jaxmnist.errors import UsageError
 
-Define = Callable[[flags.FlagValues], None]
+_TEXT: Final = partial(flags.DEFINE_string, default=None)
+_SWITCH: Final = partial(flags.DEFINE_boolean, default=False)
+_STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
+_SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
+_FLAGS: Final[dict[str, Any]] = {
+    "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
+    "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
+    "step": partial(_STEP, help="Which checkpoint; the newest without it."),
+    "split": partial(_SPLIT, default="test", help="Which examples."),
+    "json": partial(_SWITCH, help="Print JSON instead of a table."),
+    "quiet": partial(_SWITCH, help="Print nothing but errors."),
+    "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),
+}
 
 
-class HelpShown(Exception):
-    """The help of a command was asked for and printed: there is nothing left to do."""
+def define(names: list[str]) -> Any:
+    """Returns the flags of those names with their defaults; none of them is global."""
+    values = flags.FlagValues()
+    for name in names:
+        _FLAGS[name](name, flag_values=values)
+    return values
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """A command line, understood.
-
-    Attributes:
-      flags: the command's flags by name.
-      positional: what is left, such as files.
-    """
-
-    flags: flags.FlagValues
-    positional: tuple[str, ...]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.flags, name)
-
-
-def parse(
-    command: str, arguments: Sequence[str], define: Define, *, positional: str = "", about: str
-) -> Parsed:
-    """Parses the flags of a command.
+def parse(command: str, arguments: list[str], *, names: list[str]) -> tuple[Any, list[str]]:
+    """Returns the flags of a command, as attributes, and what is left, such as files.
 
     Args:
       command: its name.
       arguments: what follows the name.
-      define: defines the flags on the values that it is given.
-      positional: how the other arguments are called in the help; empty where there are none.
-      about: what the command does, for the help.
+      names: of its flags; where "config" is one, each --config.KEY that is given is one, too.
 
     Raises:
-      UsageError: an unknown flag, a bad or empty value, or an argument that is not wanted.
-      HelpShown: the help was asked for and printed.
+      UsageError: an unknown flag, or a bad or empty value.
     """
-    values = flags.FlagValues()
-    define(values)
-    if any(a in ("-h", "--help", "-help", "--helpfull") for a in arguments):
-        print(_help(command, values, positional=positional, about=about))
-        raise HelpShown
+    values = define(names)
+    keys = re.findall(r"(?m)^--?(?:no)?config\.([\w.]+)", "\n".join(arguments))
+    for key in dict.fromkeys(keys if "config" in names else ()):
+        switch = key in KEYS and KEYS[key].rule is FLAG
+        (_SWITCH if switch else _TEXT)(f"config.{key}", help="", flag_values=values)
     try:
         left = values([command, *arguments])[1:]
-    except flags.Error as error:
-        text = re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
+        if empty := [name for name in values if values[name].value == ""]:
+            raise ValueError(f"--{empty[0]}= needs a value")
+    except (flags.Error, ValueError) as error:
+        text = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{text}; see `jaxmnist {command} --help`") from error
-    if empty := [name for name in values if values[name].value == ""]:
-        raise UsageError(f"--{empty[0]}= needs a value; see `jaxmnist {command} --help`")
-    if left and not positional:
-        raise UsageError(
-            f"jaxmnist {command} takes no argument {left[0]!r}: flags begin with two dashes; see "
-            f"`jaxmnist {command} --help`"
-        )
-    return Parsed(values, tuple(left))
+    return values, left
 
 
-def parse_with_config(
-    command: str, arguments: Sequence[str], define: Define, *, about: str
-) -> tuple[ConfigDict, Parsed]:
-    """As `parse`, with the validated configuration that the --config arguments name.
+def configuration(values: Any) -> ConfigDict:
+    """Returns the validated configuration that parsed flags name.
 
     Raises:
-      UsageError: as for `parse`.
-      ConfigError: the configuration does not exist or has faults; all of them at once.
-      HelpShown: as for `parse`.
+      ConfigError: it does not exist or has faults; all of them at once.
     """
-    split = split_arguments(arguments)
-    parsed = parse(command, split.rest, define, about=about)
-    return apply_overrides(get_config(split.config), split.overrides), parsed
-
-
-def require_workdir(parsed: Parsed, command: str) -> str:
-    """The --workdir of a command that cannot do without.
-
-    Raises:
-      UsageError: it is not given.
-    """
-    if not parsed.workdir:
-        raise UsageError(
-            f"jaxmnist {command} needs --workdir, the work directory of a run of `jaxmnist train`"
-        )
-    return str(parsed.workdir)
-
-
-def define_checkpoint(values: flags.FlagValues) -> None:
-    """Defines the flags that choose a checkpoint of a run, and --json."""
-    flags.DEFINE_string("workdir", None, "Work directory of the run.", flag_values=values)
-    flags.DEFINE_integer(
-        "step", None, "Which checkpoint; the newest by default.", 0, flag_values=values
-    )
-    define_json(values)
-
-
-def define_json(values: flags.FlagValues) -> None:
-    """Defines --json."""
-    flags.DEFINE_boolean("json", False, "Print JSON instead of a table.", flag_values=values)
-
-
-def _help(command: str, values: flags.FlagValues, *, positional: str, about: str) -> str:
-    lines = [about, "", f"usage: jaxmnist {command} [--flag=value ...] {positional}".rstrip(), ""]
-    for name in sorted(values):
-        flag = values[name]
-        lines += [f"  --{name}" + ("" if flag.boolean else "=..."), f"      {flag.help}"]
-    return "\n".join(lines)
+    given = [name for name in values if name.startswith("config.") and values[name].present]
+    texts = {name.removeprefix("config."): str(values[name].value) for name in given}
+    return apply_overrides(get_config(values.config), texts)

@@ -23,6 +23,8 @@ KEYS: Final = {
     "train.examples": Key(None, or_none(rules.SIZE), "100000"),
     #: Microbatches that a step adds up before it updates: less memory, the same result.
     "train.accumulate": Key(1, rules.SIZE),
+    #: Most steps in one call of the compiled program; more than 1 spares the host, changes no bit.
+    "train.steps_per_call": Key(1, rules.SIZE),
     #: Decay of an exponential moving average of the parameters; None keeps none.
     "train.ema_decay": Key(None, or_none(rules.DECAY), "0.999"),
     #: Share of the target probability that is spread evenly over all classes.
@@ -71,6 +73,8 @@ KEYS: Final = {
     "schedule.kwargs": Key({}, rules.FREE, "{'end': 0.01}"),
     #: Shift each train image by up to so many pixels, in both directions; 0 does not.
     "augment.shift": Key(0, rules.COUNT),
+    #: Whether the train set lies on the devices; 'auto' puts it on accelerators with room for it.
+    "pipeline.resident": Key("auto", choice("auto", "on", "off")),
     #: How often a checkpoint is saved (a duration); the last step is always saved.
     "checkpoint.every": Key("1 epochs", rules.DURATION),
     #: How many of the latest checkpoints are kept.

@@ -9,32 +9,23 @@ from typing import Final, Self
 from jaxmnist.errors import ConfigError
 
 # Digits and exponent are bounded so that no text can ask for a number of a million digits.
-_NUMBER: Final = re.compile(r"[+-]?(\d(_?\d){0,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?", re.I)
+_NUMBER: Final = re.compile(r"(\d(_?\d){0,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?")
 
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training, or the period of something that recurs in it.
+    """A length of training, or the period of something that recurs in it; made by `parse`.
 
     Attributes:
       amount: how many units; positive, whole for steps and examples.
       unit: "steps", "epochs" or "examples".
-
-    Raises:
-      ConfigError: amount or unit breaks those rules.
     """
 
     amount: Fraction
     unit: str
 
-    def __post_init__(self) -> None:
-        """Refuses what is no length."""
-        whole = self.unit == "epochs" or self.amount.denominator == 1
-        if self.unit not in ("steps", "epochs", "examples") or self.amount <= 0 or not whole:
-            raise _fault(f"{float(self.amount):g} {self.unit}")
-
     @classmethod
-    def parse(cls, value: int | str) -> Self:
+    def parse(cls, value: float | str) -> Self:
         """Returns the duration that a config value names.
 
         Args:
@@ -44,26 +35,27 @@ class Duration:
         Raises:
           ConfigError: the value names no duration.
         """
-        number, _, unit = str(value).lower().strip().partition(" ")
-        plural = (unit.strip() or "step").removesuffix("s") + "s"
-        if not _NUMBER.fullmatch(number):
-            raise _fault(value)
-        return cls(Fraction(number), plural)
+        number, _, word = str(value).lower().strip().partition(" ")
+        unit = (word.strip() or "step").removesuffix("s") + "s"
+        amount = Fraction(number if _NUMBER.fullmatch(number) else 0)
+        whole = unit == "epochs" or amount.denominator == 1
+        if unit not in ("steps", "epochs", "examples") or amount <= 0 or not whole:
+            rule = "positive, whole unless epochs, such as 20 (steps), '2 epochs', '1e5 examples'"
+            raise ConfigError([f"duration {value!r} must be '<number> <unit>' or a number: {rule}"])
+        return cls(amount, unit)
 
 
-def training_length(
-    *, epochs: float | None = None, steps: int | None = None, examples: int | None = None
-) -> Duration:
+def training_length(**lengths: float | None) -> Duration:
     """Returns the length of training as one duration; 0.1 epochs are exactly a tenth.
 
+    Args:
+      **lengths: epochs, steps and examples; exactly one of them is not None.
+
     Raises:
-      ConfigError: not exactly one of the three is given, or it is not a length.
+      ConfigError: it is not a length.
     """
-    given = {"epochs": epochs, "steps": steps, "examples": examples}
-    lengths = [Duration(Fraction(str(n)), unit) for unit, n in given.items() if n is not None]
-    if len(lengths) != 1:
-        raise ConfigError([f"give exactly one of epochs, steps and examples, not {len(lengths)}"])
-    return lengths[0]
+    ((unit, amount),) = [(unit, n) for unit, n in lengths.items() if n is not None]
+    return Duration.parse(f"{amount} {unit}")
 
 
 def to_steps(duration: Duration, *, batch_size: int, train_examples: int) -> int:
@@ -79,28 +71,23 @@ def to_steps(duration: Duration, *, batch_size: int, train_examples: int) -> int
     return math.ceil(_period(duration, batch_size=batch_size, train_examples=train_examples))
 
 
-def is_due(step: int, duration: Duration, *, batch_size: int, train_examples: int) -> bool:
-    """Says whether something that recurs every `duration` falls on the end of this step.
+def next_due(step: int, duration: Duration, *, batch_size: int, train_examples: int) -> int:
+    """Returns the first step after this one at whose end something that recurs is due.
 
     Its i-th time (i ≥ 1) is step ceil(i·p), p the exact period in steps. Several times that fall
     within one step are one; none is lost and none comes twice.
 
     Args:
-      step: optimizer steps done; nothing is due at 0.
+      step: optimizer steps done.
       duration: the period.
       batch_size: examples in a step, over all devices; positive.
       train_examples: examples in an epoch; positive.
     """
     period = _period(duration, batch_size=batch_size, train_examples=train_examples)
-    # step = ceil(i·p) means that the last whole period before this step ended less than a step ago.
-    return step >= 1 and step % period < 1
+    # ceil(i·p) > step means i·p > step.
+    return math.ceil((step // period + 1) * period)
 
 
 def _period(duration: Duration, *, batch_size: int, train_examples: int) -> Fraction:
     scale = {"steps": batch_size, "epochs": train_examples, "examples": 1}[duration.unit]
     return duration.amount * scale / batch_size
-
-
-def _fault(value: object) -> ConfigError:
-    rule = "positive, whole unless epochs, such as 20 (steps), '2 epochs' or '1e5 examples'"
-    return ConfigError([f"duration {value!r} must be '<number> <unit>' or a number: {rule}"])

@@ -15,8 +15,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
       known: all the names there are.
     """
     lasts = {other: other.rpartition(".")[2] for other in known}
-    near = get_close_matches(name, lasts, 1, 0.7)
-    if not near:
-        words = get_close_matches(name.rpartition(".")[2], lasts.values(), 1, 0.7)
-        near = [other for other, last in lasts.items() if last in words][:3]
+    alike = get_close_matches(name.rpartition(".")[2], lasts.values(), 1, 0.7)
+    near = get_close_matches(name, lasts, 1, 0.7) or [n for n in lasts if lasts[n] in alike][:3]
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from jaxmnist.errors import ConfigError, DataError
 
-_MIN_SIDE = 4  # two poolings by 2 must leave a pixel
 _MAX_CLASSES = 2**31 - 1  # labels are int32
 # The permutations of the epochs are keyed by (seed, epoch); no run reaches this epoch.
 _HOLD_OUT_EPOCH = 2**64 - 1
@@ -55,11 +54,10 @@ class Dataset:
     Attributes:
       name: its name, or that of its directory.
       classes: the number of classes.
-      train: the examples to learn from.
+      train: the examples to learn from; in a run also a `grain.MapDataset` of examples.
       test: the examples that nothing is chosen on.
       validation: examples held out of train, or None.
       sha256: digest by file name, of the decompressed bytes (for arrays: by part, of its bytes).
-      known: whether all digests are those of a data set that jaxmnist knows by name.
       source: where the data came from, for people to read.
     """
 
@@ -69,14 +67,23 @@ class Dataset:
     test: Split
     validation: Split | None = None
     sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    known: bool = False
     source: str = "arrays"
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def splits(self) -> dict[str, Any]:
+        """What to read, by the name of the split; "validation" only where there is one."""
+        given = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: split for name, split in given.items() if split is not None}
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
         """Height, width and channels of every image."""
-        h, w, c = self.train.images.shape[1:]
-        return h, w, c
+        return self.test.images.shape[1:]
+
+    @property
+    def digest(self) -> str:
+        """All digests in one text, the same for the same data; empty where there are none."""
+        return ",".join(f"{name}={digest}" for name, digest in sorted(self.sha256.items()))
 
     def hold_out(self, count: int, seed: int) -> "Dataset":
         """Moves `count` examples, chosen by `seed` alone, from train to a validation split.
@@ -85,7 +92,7 @@ class Dataset:
         every version of NumPy: a stable sort of the raw output of Philox.
 
         Args:
-          count: how many; 0 returns the data set as it is.
+          count: how many, at least 1.
           seed: any integer.
 
         Returns:
@@ -94,18 +101,12 @@ class Dataset:
         Raises:
           ConfigError: `count` leaves no train example, or there is a validation split already.
         """
-        total = len(self.train)
-        if not 0 <= count < total:
-            rule = f"at least one of {total} train examples must be left; choose 0 to {total - 1}"
-            raise ConfigError([f"dataset.validation = {count}: {rule}"])
-        if count == 0:
-            return self
-        if self.validation is not None:
-            rule = f"{self.name} already holds out {len(self.validation)} examples; set it to 0"
-            raise ConfigError([f"dataset.validation = {count}: {rule}"])
-        order = epoch_permutation(int(seed), _HOLD_OUT_EPOCH, total)
-        train = self.train.take(np.sort(order[count:]))
-        validation = self.train.take(np.sort(order[:count]))
+        most = len(self.train) - 1 if self.validation is None else 0
+        if not 1 <= count <= most:
+            rule = "must leave a train example, and be 0 beside a validation split of the data"
+            raise ConfigError([f"dataset.validation = {count}: {rule}; choose 0 to {most}"])
+        order = epoch_permutation(seed, _HOLD_OUT_EPOCH, len(self.train))
+        train, validation = (self.train.take(np.sort(p)) for p in (order[count:], order[:count]))
         return dataclasses.replace(self, train=train, validation=validation)
 
 
@@ -129,7 +130,7 @@ def from_arrays(
       classes: the number of classes; None takes the largest train label + 1.
 
     Returns:
-      The data set; its digests are those of the arrays' bytes as stored.
+      The data set; its digests are those of the arrays' bytes as given.
 
     Raises:
       DataError: an array breaks one of these rules; the text names it.
@@ -137,63 +138,49 @@ def from_arrays(
     """
     arrays = {"train_images": train_images, "train_labels": train_labels}
     arrays |= {"test_images": test_images, "test_labels": test_labels}
-    made = assemble(arrays, name=name, classes=classes)
-    digests = {
-        f"{split}_{part}": hashlib.sha256(getattr(getattr(made, split), part)).hexdigest()
-        for split in ("train", "test")
-        for part in ("images", "labels")
-    }
-    return dataclasses.replace(made, sha256=digests)
+    digests = {k: hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for k, x in arrays.items()}
+    return assemble(arrays, classes, name=name, sha256=digests)
 
 
-def assemble(
-    arrays: Mapping[str, ArrayLike], *, name: str, classes: int | None, **facts: Any
-) -> Dataset:
+def assemble(arrays: Mapping[str, ArrayLike], classes: int | None, **facts: Any) -> Dataset:
     """Checks arrays against every rule of a data set and joins them.
 
     Args:
       arrays: by what to call them in an error: train images, train labels, test images and test
         labels, in this order; perhaps also validation images and labels.
-      name: the data set's name.
       classes: the number of classes; None takes the largest train label + 1.
-      **facts: further attributes of the data set.
+      **facts: further attributes of the data set, its name among them.
 
     Raises:
       DataError: an array breaks a rule.
       ConfigError: `classes` is not a positive integer.
     """
     if classes is not None and not (type(classes) is int and 1 <= classes <= _MAX_CLASSES):
-        rule = "must be a positive integer, or None to count them"
-        raise ConfigError([f"dataset.classes = {classes!r}: {rule}"])
+        raise ConfigError([f"dataset.classes = {classes!r}: must be a positive integer, or None"])
     named = [(source, np.asarray(array)) for source, array in arrays.items()]
     splits: list[Any] = []
-    classes = classes or 0
     for (source, images), (label_source, labels) in zip(named[::2], named[1::2], strict=True):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            found = f"images are {images.dtype} of shape {images.shape}, expected uint8 [n, h, w]"
-            raise DataError(f"{source}: {found} or [n, h, w, c]; scale to 0..255 and reshape them")
-        if images.size == 0 or min(images.shape[1:3]) < _MIN_SIDE:
-            rule = f"expected one or more of at least {_MIN_SIDE}×{_MIN_SIDE} pixels; enlarge them"
-            raise DataError(f"{source}: images have the shape {images.shape}, {rule}")
-        shape = (*images.shape, 1)[1:4]
-        expected = splits[0].images.shape[1:] if splits else shape
+        # Two poolings by 2 must leave a pixel.
+        fits = images.ndim in (3, 4) and images.size and min(images.shape[1:3]) >= 4
+        if images.dtype != np.uint8 or not fits:
+            rule = "expected uint8 [n, h, w] or [n, h, w, c] of at least 4×4 pixels; convert them"
+            raise DataError(f"{source}: images are {images.dtype} of shape {images.shape}, {rule}")
+        pixels = _frozen(images.reshape(*images.shape[:3], -1))
+        shape, expected = pixels.shape[1:], (splits[0].images if splits else pixels).shape[1:]
         if shape != expected:
             rule = f"expected {expected} as in {named[0][0]}; give all images one size"
             raise DataError(f"{source}: images of {shape} (height, width, channels), {rule}")
-        if labels.dtype.kind not in "iu" or labels.ndim != 1:
-            found = f"labels are {labels.dtype} of shape {labels.shape}, expected integers [n]"
-            raise DataError(f"{label_source}: {found}; give class numbers from 0, not one-hot rows")
-        if len(labels) != len(images):
-            rule = f"expected {len(images)}, one for each image of {source}; do they belong to it?"
-            raise DataError(f"{label_source}: {len(labels)} labels, {rule}")
+        if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+            fault = f"{labels.size} labels, expected {len(images)} integers, as {source} has images"
+            rule = f"found {labels.ndim} dimensions, expected 1: class numbers, no one-hot rows"
+            raise DataError(f"{label_source}: {fault}; {labels.dtype}, {rule}")
         classes = classes or min(max(1, int(labels.max()) + 1), _MAX_CLASSES)
         if (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
-            found = f"label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all)"
+            fault = f"label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all)"
             rule = "correct the labels or set dataset.classes (default: largest train label + 1)"
-            raise DataError(f"{label_source}: {found}, expected 0 to {classes - 1}; {rule}")
-        pixels = images.reshape(len(images), *shape)
-        splits.append(Split(_frozen(pixels), _frozen(labels.astype(np.int32))))
-    return Dataset(name, classes, *splits, **facts)
+            raise DataError(f"{label_source}: {fault}, expected 0 to {classes - 1}; {rule}")
+        splits.append(Split(pixels, _frozen(labels.astype(np.int32))))
+    return Dataset(facts.pop("name"), classes or 0, *splits, **facts)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

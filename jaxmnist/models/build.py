@@ -1,5 +1,6 @@
 """Builds a model from its name and checks, before anything runs, that it keeps the contract."""
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,13 +13,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxmnist.errors import ConfigError, ModelError
-from jaxmnist.models.cnn import CNN
 from jaxmnist.models.rows import Rows, feeding
 from jaxmnist.names import resolve
 
-MODELS: Mapping[str, type[nn.Module]] = {"cnn": CNN}
+MODELS: Mapping[str, str] = {"cnn": "jaxmnist.models.cnn:CNN"}
 # Rows of the batch that a model is tried on; a multiple of batch norm's groups.
 _TRIAL_ROWS = 8
+# What Flax raises where a model does what would depend on the number of devices.
+_FORBIDDEN: Mapping[type[Exception], str] = {
+    flax.errors.InvalidRngError: "draws random numbers through make_rng, which would depend on the "
+    "number of devices: use jaxmnist.models.Dropout, or jaxmnist.models.row_keys in your own layer",
+    flax.errors.ModifyScopeVariableError: "changes variables of its own while training: only the "
+    "running statistics of jaxmnist.models.BatchNorm can change",
+}
 
 
 @dataclass(frozen=True)
@@ -49,52 +56,34 @@ def make_model(name: str, *, kwargs: Mapping[str, Any] | None = None, **offered:
       ConfigError: no such model, not a linen module class, fields that it does not have, or that
         are offered already.
     """
-    if ":" in name:
-        model_class = resolve(name, key="model.name")
-    elif name in MODELS:
-        model_class = MODELS[name]
-    else:
-        raise ConfigError(
-            [
-                f"model.name={name!r} is not one of {', '.join(sorted(MODELS))}: choose one, or "
-                "give your own as 'package.module:Class'"
-            ]
-        )
+    if ":" not in (path := MODELS.get(name, name)):
+        own = "choose one, or give your own as 'package.module:Class'"
+        raise ConfigError([f"model.name={name!r} is not one of {', '.join(sorted(MODELS))}: {own}"])
+    model_class = resolve(path, key="model.name")
     if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
-        raise ConfigError(
-            [f"model.name={name!r} is {model_class!r}: it must be a flax.linen.Module class"]
-        )
+        fault = f"model.name={name!r} is {model_class!r}: it must be a flax.linen.Module class"
+        raise ConfigError([fault])
+    given = dict(kwargs or {})
     fields = {f.name for f in dataclasses.fields(model_class)} - {"parent", "name"}
-    arguments = {k: v for k, v in offered.items() if k in fields} | dict(kwargs or {})
-    if double := sorted(set(kwargs or {}) & set(offered)):
-        raise ConfigError(
-            [
-                f"model.kwargs has {', '.join(double)}, which have keys of their own: set "
-                "model.conv, model.dtype or dataset.classes"
-            ]
-        )
-    if unknown := sorted(set(arguments) - fields):
-        raise ConfigError(
-            [
-                f"model.kwargs has {', '.join(unknown)}, which {model_class.__name__} does not "
-                f"take: its fields are {', '.join(sorted(fields))}"
-            ]
-        )
+    if double := sorted({*given} & {*offered}):
+        keys = "which have keys of their own: set model.conv, model.dtype or dataset.classes"
+        raise ConfigError([f"model.kwargs has {', '.join(double)}, {keys}"])
+    if unknown := sorted({*given} - fields):
+        rule = f"does not take: its fields are {', '.join(sorted(fields))}"
+        fault = f"model.kwargs has {', '.join(unknown)}, which {model_class.__name__} {rule}"
+        raise ConfigError([fault])
     try:
-        return model_class(**arguments)
+        return model_class(**{k: v for k, v in offered.items() if k in fields}, **given)
     except (TypeError, ValueError) as error:
         raise ConfigError([f"model.kwargs for {name!r}: {error}"]) from error
 
 
-def model_functions(
-    model: nn.Module, *, image_shape: tuple[int, ...], image_dtype: Any, classes: int
-) -> ModelFunctions:
+def model_functions(model: nn.Module, image: Any, *, classes: int) -> ModelFunctions:
     """The functions of a model, tried in the abstract: no array is made.
 
     Args:
       model: a linen module whose `__call__(images)` or `__call__(images, *, train)` gives logits.
-      image_shape: (h, w, c).
-      image_dtype: dtype of the images it will be given.
+      image: an image [h, w, c] as the model will be given it, or its shape and dtype.
       classes: number of logits expected.
 
     Raises:
@@ -102,7 +91,7 @@ def model_functions(
         would depend on the number of devices, or keeps state other than batch norm's.
     """
     name = type(model).__name__
-    images = jax.ShapeDtypeStruct((_TRIAL_ROWS, *image_shape), image_dtype)
+    images = jax.ShapeDtypeStruct((_TRIAL_ROWS, *image.shape), image.dtype)
     takes_train = "train" in inspect.signature(type(model).__call__).parameters
 
     def call(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
@@ -114,14 +103,10 @@ def model_functions(
         variables = model.init({"params": key}, jnp.zeros(images.shape, images.dtype))
         return {k: v for k, v in variables.items() if k != "batch_sums"}
 
-    def apply(
-        params: Any, batch_stats: Any, images: jax.Array, rows: Rows | None
-    ) -> tuple[jax.Array, Any]:
+    def apply(params: Any, batch_stats: Any, images: jax.Array, rows: Rows | None) -> Any:
         variables = {"params": params, "batch_stats": batch_stats}
-        if rows is None:
-            return call(variables, images, train=False)
-        with feeding(rows):
-            return call(variables, images, train=True)
+        with contextlib.nullcontext() if rows is None else feeding(rows):
+            return call(variables, images, train=rows is not None)
 
     def trial(key: jax.Array, images: jax.Array) -> Any:
         variables = init(key)
@@ -136,48 +121,34 @@ def model_functions(
             variables, logits = jax.eval_shape(trial, jax.random.key(0), images)
         except ModelError:
             raise
-        except flax.errors.InvalidRngError as error:
-            raise ModelError(
-                f"model {name} draws random numbers through make_rng, which would depend on the "
-                "number of devices: use jaxmnist.models.Dropout, or jaxmnist.models.row_keys in a "
-                "layer of your own"
-            ) from error
-        except flax.errors.ModifyScopeVariableError as error:
-            raise ModelError(
-                f"model {name} changes variables of its own while training ({error}): only the "
-                "running statistics of jaxmnist.models.BatchNorm can change"
-            ) from error
-        except Exception as error:
-            detail = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            raise ModelError(
-                f"model {name} fails on images {images.dtype} {images.shape}: "
-                f"{type(error).__name__}: {detail}"
-            ) from error
+        except Exception as error:  # the user's model may raise anything
+            first = (str(error).strip().splitlines() or [""])[0]
+            fails = (
+                f"fails on images {images.dtype} {images.shape}: {type(error).__name__}: {first}"
+            )
+            raise ModelError(f"model {name} {_FORBIDDEN.get(type(error), fails)}") from error
     expected = (_TRIAL_ROWS, classes)
     if wrong := [x.shape for x in logits if x.shape != expected]:
+        rule = f"of {classes} classes: {expected} is expected; check its last layer"
         raise ModelError(
-            f"model {name} gives logits of shape {wrong[0]} for {_TRIAL_ROWS} images of {classes} "
-            f"classes: {expected} is expected; check its last layer"
+            f"model {name} gives logits of shape {wrong[0]} for {_TRIAL_ROWS} images {rule}"
         )
     return ModelFunctions(init=init, apply=apply, variables=variables)
 
 
 def _check_variables(name: str, variables: Any) -> None:
-    if extra := sorted(set(variables) - {"params", "batch_stats"}):
-        raise ModelError(
-            f"model {name} keeps the collections {', '.join(extra)}: only params and batch_stats "
-            "can be trained and saved"
-        )
+    if extra := sorted({*variables} - {"params", "batch_stats"}):
+        rule = "only params and batch_stats can be trained and saved"
+        raise ModelError(f"model {name} keeps the collections {', '.join(extra)}: {rule}")
     if not variables.get("params"):
         raise ModelError(f"model {name} has no parameters: there is nothing to train")
 
 
 def _refuse_device_dependent(next_method: Any, args: Any, kwargs: Any, context: Any) -> Any:
     """Stops at Flax's layers whose results depend on the number of devices."""
-    for layer, ours in ((nn.Dropout, "Dropout"), (nn.BatchNorm, "BatchNorm")):
+    for layer in (nn.Dropout, nn.BatchNorm):
         if isinstance(context.module, layer):
-            raise ModelError(
-                f"flax.linen.{ours} gives results that depend on the number of devices: use "
-                f"jaxmnist.models.{ours}, which takes the same arguments"
-            )
+            rule = "gives results that depend on the number of devices"
+            repair = f"use jaxmnist.models.{layer.__name__}, which takes the same arguments"
+            raise ModelError(f"flax.linen.{layer.__name__} {rule}: {repair}")
     return next_method(*args, **kwargs)

@@ -1,13 +1,16 @@
 """The convolutional network of the Flax examples and of many blog posts: 824,458 parameters."""
 
+import importlib
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmnist.models import winograd
 from jaxmnist.models.layers import Dropout
+
+# Modules with `features`, which computes the trunk, and `obstacle`, which says why it cannot.
+CONVOLUTIONS = {"winograd": "jaxmnist.zoo.winograd"}
 
 
 def normalize(images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
@@ -37,7 +40,7 @@ class CNN(nn.Module):
       classes: number of logits.
       dropout: rate before the last layer.
       conv: "xla" for XLA's convolution, "winograd" for the same mathematics made for CPUs
-        (`jaxmnist.models.winograd`). The parameters are the same.
+        (`jaxmnist.zoo.winograd`). The parameters are the same.
       dtype: dtype of the computation; parameters and logits are float32.
     """
 
@@ -52,19 +55,17 @@ class CNN(nn.Module):
         x = normalize(images, self.dtype)
         first = ConvParameters(32, name="Conv_0")(x.shape[-1])
         second = ConvParameters(64, name="Conv_1")(32)
-        if self.conv == "winograd":
-            x = winograd.features(x, *first, *second)
+        if self.conv in CONVOLUTIONS:
+            x = importlib.import_module(CONVOLUTIONS[self.conv]).features(x, *first, *second)
         else:
             for kernel, bias in (first, second):
+                layout = ("NHWC", "HWIO", "NHWC")
+                kernel = kernel.astype(self.dtype)
                 x = jax.lax.conv_general_dilated(
-                    x,
-                    kernel.astype(self.dtype),
-                    window_strides=(1, 1),
-                    padding="SAME",
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                    x, kernel, (1, 1), "SAME", dimension_numbers=layout
                 )
                 x = nn.relu(x + bias.astype(self.dtype))
-                x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
+                x = nn.avg_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(256, dtype=self.dtype)(x))
         x = Dropout(self.dropout)(x, deterministic=not train)

@@ -81,9 +81,8 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
         """Normalises x [b, ..., c] over all dimensions but the last."""
-        frozen = nn.merge_param(
-            "use_running_average", self.use_running_average, use_running_average
-        )
+        name = "use_running_average"
+        frozen = nn.merge_param(name, self.use_running_average, use_running_average)
         c = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
@@ -108,53 +107,39 @@ class BatchNorm(nn.Module):
         """How many whole groups the rows of this call make up."""
         if self.groups == 1:
             if rows.parts > 1 and not rows.communicate:
-                raise ModelError(
-                    "BatchNorm(groups=1) takes its statistics over the whole batch, which needs "
-                    "communication inside the model; parallel.deterministic allows none: use "
-                    "groups=8, or switch parallel.deterministic off"
-                )
+                need = "needs communication inside the model, which parallel.deterministic forbids"
+                repair = "use groups=8, or switch parallel.deterministic off"
+                raise ModelError(f"BatchNorm(groups=1) over the whole batch {need}: {repair}")
             return 1
         local = self.groups // rows.parts
         if self.groups % rows.parts or batch % local:
-            raise ModelError(
-                f"BatchNorm(groups={self.groups}) cannot split {rows.parts} part(s) of {batch} "
-                "row(s) into equal groups: choose groups that the number of devices divides and "
-                "that divide the batch (or the microbatch)"
-            )
+            fault = f"cannot split {rows.parts} part(s) of {batch} row(s) into equal groups"
+            rule = "that the number of devices divides and that divide the batch (or microbatch)"
+            raise ModelError(f"BatchNorm(groups={self.groups}) {fault}: choose groups {rule}")
         return local
 
-    def _statistics(
-        self, x: jax.Array, rows: Rows, groups: int
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _statistics(self, x: jax.Array, rows: Rows, groups: int) -> tuple[jax.Array, ...]:
         """Mean [g, c], variance [g, c] and weight [g, 1] (0 for a group of padding) in float32."""
-        c = x.shape[-1]
-        spread = x.astype(jnp.float32).reshape(groups, x.shape[0] // groups, -1, c)
+        spread = x.astype(jnp.float32).reshape(groups, x.shape[0] // groups, -1, x.shape[-1])
         mask = rows.mask.reshape(groups, -1, 1, 1)
+        kept = jnp.where(mask, spread, 0.0)
         count = mask.sum(axis=(1, 2)).astype(jnp.float32) * spread.shape[2]
-        total = jnp.where(mask, spread, 0.0).sum(axis=(1, 2))
-        if self.groups > 1:
-            # A product: XLA may or may not turn a division by one number into one, and rounds anew.
-            share = 1.0 / jnp.maximum(count, 1.0)
-            mean = total * share
+        sums = (kept.sum(axis=(1, 2)), jnp.square(kept).sum(axis=(1, 2)), count)
+        whole = self.groups == 1
+        total, squares, count = jax.lax.psum(sums, rows.axis) if whole and rows.axis else sums
+        # A product: XLA may or may not turn a division by one number into one, and rounds anew.
+        share = 1.0 / jnp.maximum(count, 1.0)
+        mean = total * share
+        if whole:  # from the squares, so that one all-reduce will do
+            var = jnp.maximum(squares * share - jnp.square(mean), 0.0)
+        else:
             centred = jnp.where(mask, spread - mean[:, None, None], 0.0)
             var = jnp.square(centred).sum(axis=(1, 2)) * share
-            return mean, var, (count > 0).astype(jnp.float32)
-        squares = jnp.square(jnp.where(mask, spread, 0.0)).sum(axis=(1, 2))
-        sums = (total, squares, count)
-        if rows.axis is not None:
-            sums = jax.lax.psum(sums, rows.axis)
-        total, squares, count = sums
-        mean = total / jnp.maximum(count, 1.0)
-        var = jnp.maximum(squares / jnp.maximum(count, 1.0) - jnp.square(mean), 0.0)
         return mean, var, (count > 0).astype(jnp.float32)
 
     def _report(self, name: str, move: jax.Array, weight: jax.Array) -> None:
         """Adds this call's wish to the sums that the step reduces over all devices."""
-        for part, value in (("move", (1.0 - self.momentum) * move), ("weight", weight.sum())):
-            place = f"{name}_{part}"
-            before = (
-                self.get_variable("batch_sums", place)
-                if self.has_variable("batch_sums", place)
-                else 0.0
-            )
-            self.put_variable("batch_sums", place, before + value)
+        report = {"move": (1.0 - self.momentum) * move, "weight": weight.sum()}
+        if self.has_variable("batch_sums", name):
+            report = jax.tree.map(jnp.add, self.get_variable("batch_sums", name), report)
+        self.put_variable("batch_sums", name, report)

@@ -1,5 +1,6 @@
 """Lists the checkpoints of a run."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +19,14 @@ def list_checkpoints(workdir: str | Path) -> list[dict[str, Any]]:
     read_config(place)
     rows = []
     for step in steps_in(place.checkpoints):
+        row: dict[str, Any] = {"step": step, "time": "", "size": "", "params_sha256": ""}
         try:
-            info = read_info(place.checkpoints, step)
+            row |= dataclasses.asdict(read_info(place.checkpoints, step))
+            row["metrics"] = row.pop("notes")["metrics"]
+            row["size"] = f"{row['size_bytes'] / 1e6:.1f} MB"
+            text = "{split} accuracy {accuracy:.2%}, loss {loss:.4f}" if row["metrics"] else ""
+            row["summary"] = text.format_map(row["metrics"])
         except CheckpointError as error:
-            fault = str(error)
-            rows.append(
-                {"step": step, "time": "", "size": "", "params_sha256": "", "damaged": fault}
-            )
-            rows[-1]["summary"] = fault
-            continue
-        metrics = info.notes["metrics"]
-        rows.append(
-            {
-                "step": step,
-                "time": info.time,
-                "metrics": metrics,
-                "size_bytes": info.size_bytes,
-                "size": f"{info.size_bytes / 1e6:.1f} MB",
-                "params_sha256": info.params_sha256,
-                "ema_sha256": info.ema_sha256,
-                "state_sha256": info.state_sha256,
-                "summary": _summary(metrics),
-            }
-        )
+            row["damaged"] = row["summary"] = str(error)
+        rows.append(row)
     return rows
-
-
-def _summary(metrics: dict[str, Any]) -> str:
-    if not metrics:
-        return ""
-    return f"{metrics['split']} accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}"

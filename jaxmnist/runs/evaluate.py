@@ -28,7 +28,7 @@ class Evaluator:
         self._strategy = setup.config.parallel.strategy
         self._step: Step = make_eval_step(setup.task, setup.mesh, strategy=self._strategy)
         devices = setup.mesh.size
-        largest = max(setup.data.count(split) for split in setup.data.splits)
+        largest = max(len(split) for split in setup.data.splits.values())
         self._batch_size = min(setup.config.eval.batch_size, largest)
         self._padded_size = -(-self._batch_size // devices) * devices
 
@@ -40,15 +40,12 @@ class Evaluator:
         The sums of a batch are exact counts in float32; over batches they are added on the host, in
         float64 and integers, and divided once.
         """
-        setup = self._setup
-        rows = process_rows(
-            self._padded_size, process=jax.process_index(), processes=jax.process_count()
-        )
+        setup, size = self._setup, self._padded_size
         batches = eval_batches(
             setup.data.splits[split],
             batch_size=self._batch_size,
-            padded_size=self._padded_size,
-            rows=rows,
+            padded_size=size,
+            rows=process_rows(size, process=jax.process_index(), processes=jax.process_count()),
         )
         place = functools.partial(place_batch, mesh=setup.mesh, strategy=self._strategy)
         limit = in_flight_limit(setup.mesh)
@@ -66,13 +63,9 @@ class Evaluator:
 
     def compile(self, state: TrainState) -> None:
         """Compiles the step ahead of its first use."""
-        h, w, c = self._setup.data.image_shape
-        rows = self._padded_size // jax.process_count()
-        batch = Batch(
-            image=np.zeros((rows, h, w, c), self._setup.data.image_dtype),
-            label=np.zeros(rows, np.int32),
-            mask=np.zeros(rows, bool),
-        )
+        data, rows = self._setup.data, self._padded_size // jax.process_count()
+        image = np.zeros((rows, *data.image_shape), np.uint8)
+        batch = Batch(image=image, label=np.zeros(rows, np.int32), mask=np.zeros(rows, bool))
         placed = place_batch(batch, self._setup.mesh, strategy=self._strategy)
         self._step.compile(state.inference_params, state.batch_stats, placed)
 
@@ -106,10 +99,8 @@ def evaluate(
     """
     setup, state, _ = load_run(workdir, step=step, dataset=dataset, model=model, loss=loss)
     if split not in setup.data.splits:
-        raise UsageError(
-            f"split {split!r} does not exist in this run: choose one of "
-            f"{', '.join(setup.data.splits)} (validation needs dataset.validation > 0)"
-        )
+        there = f"{', '.join(setup.data.splits)} (validation needs dataset.validation > 0)"
+        raise UsageError(f"split {split!r} does not exist in this run: choose one of {there}")
     result = Evaluator(setup).run(state, split)
     assert result is not None  # nobody asks it to stop
     return result
@@ -132,7 +123,7 @@ def load_run(
         config.parallel.devices = None
         config.parallel.deterministic = False
     setup = prepare(config, training=False, **parts)
-    state = restore(place.checkpoints, info, setup.replicated_state())
+    state = restore(place.checkpoints, info, setup.initial_state())
     return setup, state, info
 
 
@@ -144,10 +135,8 @@ def find_checkpoint(workdir: Workdir, step: int | None) -> CheckpointInfo:
     """
     if step is not None:
         if step not in (there := steps_in(workdir.checkpoints)):
-            have = ", ".join(map(str, there)) or "none"
-            raise CheckpointError(
-                f"{workdir.path} has no checkpoint of step {step}: there are {have}"
-            )
+            have = f"there are {', '.join(map(str, there)) or 'none'}"
+            raise CheckpointError(f"{workdir.path} has no checkpoint of step {step}: {have}")
         return read_info(workdir.checkpoints, step)
     info, faults = newest_good(workdir.checkpoints)
     if info is None:

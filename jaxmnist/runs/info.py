@@ -13,10 +13,9 @@ def info() -> dict[str, dict[str, Any]]:
     """Versions, devices by number, and host, each a dictionary of plain values."""
     devices = {}
     for device in jax.devices():
-        stats = device.memory_stats() or {}
         text = f"{device.device_kind} ({device.platform})"
-        if "bytes_limit" in stats:
-            used, limit = stats.get("bytes_in_use", 0) / 1e9, stats["bytes_limit"] / 1e9
+        if stats := device.memory_stats():
+            used, limit = stats["bytes_in_use"] / 1e9, stats["bytes_limit"] / 1e9
             text += f", {used:.1f} of {limit:.1f} GB in use"
         devices[str(device.id)] = text
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

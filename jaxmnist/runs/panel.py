@@ -20,31 +20,24 @@ def resume_command(place: Workdir, command: Sequence[str]) -> str:
 def panel_rows(setup: Setup, place: Workdir, resume: str) -> list[tuple[str, str]]:
     """Names and values for the panel at the start."""
     config, data, mesh = setup.config, setup.data, setup.mesh
-    first = mesh.devices.flat[0]
-    devices = f"{mesh.size} × {first.device_kind} ({first.platform})"
-    if jax.process_count() > 1:
-        devices += f" in {jax.process_count()} processes"
-    strategy = config.parallel.strategy
-    if config.parallel.deterministic:
-        strategy += ", deterministic"
-    per_device = config.batch_size // mesh.size
-    batch = f"{config.batch_size:,} = {mesh.size} × {per_device:,}"
-    if config.train.accumulate > 1:
-        batch += f", in {config.train.accumulate} microbatches"
-    counts = ", ".join(f"{data.count(split):,} {split}" for split in data.splits)
-    h, w, c = data.image_shape
-    model = f"{config.model.name}, {parameter_count(setup.model.variables['params']):,} parameters"
-    if setup.conv:
-        model += f", {setup.conv} convolution"
+    first, (h, w, c) = mesh.devices.flat[0], data.image_shape
+    processes, accumulate = jax.process_count(), config.train.accumulate
+    together = f" in {processes} processes" if processes > 1 else ""
+    microbatches = f", in {accumulate} microbatches" if accumulate > 1 else ""
+    deterministic = ", deterministic" if config.parallel.deterministic else ""
+    convolution = f", {setup.conv} convolution" if setup.conv else ""
+    rows_a_device = f"{mesh.size} × {config.batch_size // mesh.size:,} rows a device"
+    parameters = f"{parameter_count(setup.model.variables['params']):,} parameters"
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     steps = f"{setup.steps:,} steps, {setup.epoch(setup.steps):.4g} epochs"
-    rows = [
-        ("devices", devices),
-        ("strategy", strategy),
-        ("batch", f"{batch} rows a device" if mesh.size > 1 else batch),
-        ("model", model),
-        ("data set", f"{data.name}: {counts}; {h}×{w}×{c}, {data.classes} classes"),
-        ("training", f"{steps}, {config.optimizer.name}, {config.schedule.name} schedule"),
-        ("work directory", str(place.path)),
-        ("to resume", resume),
-    ]
-    return rows + [("note", note) for note in setup.notes]
+    rows = {
+        "devices": f"{mesh.size} × {first.device_kind} ({first.platform}){together}",
+        "strategy": f"{config.parallel.strategy}{deterministic}",
+        "batch": f"{config.batch_size:,} = {rows_a_device}{microbatches}",
+        "model": f"{config.model.name}, {parameters}{convolution}",
+        "data set": f"{data.name}: {counts}; {h}×{w}×{c}, {data.classes} classes",
+        "training": f"{steps}, {config.optimizer.name}, {config.schedule.name} schedule",
+        "work directory": str(place.path),
+        "to resume": resume,
+    }
+    return [*rows.items(), *(("note", note) for note in setup.notes)]

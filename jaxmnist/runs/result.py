@@ -1,7 +1,6 @@
 """The result of a run, as Python sees it and as result.json keeps it."""
 
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -95,34 +94,19 @@ class Result:
         values: Mapping[str, Any], workdir: Path, history: list[dict[str, Any]], state: TrainState
     ) -> "Result":
         """The inverse of `to_dict`."""
-        best = values.get("best")
-        return Result(
-            test=Evaluation.from_dict(values["test"]),
-            train=TrainSummary(**values["train"]),
-            params_count=values["params"]["count"],
-            params_sha256=values["params"]["sha256"],
-            ema_sha256=values["params"]["ema_sha256"],
-            best=best and Best(**(best | {"test": Evaluation.from_dict(best["test"])})),
-            devices=values["devices"],
-            versions=values["versions"],
-            workdir=workdir,
-            history=history,
-            state=state,
-        )
+        test, train = Evaluation.from_dict(values["test"]), TrainSummary(**values["train"])
+        count, sha256, ema = (values["params"][name] for name in ("count", "sha256", "ema_sha256"))
+        if best := values.get("best"):
+            best = Best(**best | {"test": Evaluation.from_dict(best["test"])})
+        found = test, train, count, sha256, ema, best, values["devices"], values["versions"]
+        return Result(*found, workdir, history, state)
 
     def to_dict(self) -> dict[str, Any]:
         """What result.json holds."""
-        values: dict[str, Any] = {
-            "test": self.test.to_dict(),
-            "train": vars(self.train),
-            "params": {
-                "count": self.params_count,
-                "sha256": self.params_sha256,
-                "ema_sha256": self.ema_sha256,
-            },
-            "devices": self.devices,
-            "versions": self.versions,
-        }
+        values = {"test": self.test.to_dict(), "train": vars(self.train)}
+        params = {"count": self.params_count, "sha256": self.params_sha256}
+        values["params"] = params | {"ema_sha256": self.ema_sha256}
+        values |= {"devices": self.devices, "versions": self.versions}
         if self.best is not None:
             values["best"] = vars(self.best) | {"test": self.best.test.to_dict()}
         return values
@@ -130,41 +114,27 @@ class Result:
 
 def summarize(setup: Setup, seconds: Mapping[str, float]) -> TrainSummary:
     """The summary of a finished training from the seconds of its parts."""
-    examples = setup.steps * setup.config.batch_size
-    train_seconds = seconds.get("train", 0.0)
+    examples, parts = setup.steps * setup.config.batch_size, ("compile", "eval", "checkpoint")
     return TrainSummary(
         steps=setup.steps,
         epochs=setup.epoch(setup.steps),
         examples=examples,
-        seconds=train_seconds,
-        images_per_second=examples / train_seconds if train_seconds else 0.0,
-        compile_seconds=seconds.get("compile", 0.0),
-        eval_seconds=seconds.get("eval", 0.0),
-        checkpoint_seconds=seconds.get("checkpoint", 0.0),
+        seconds=seconds["train"],
+        images_per_second=examples / seconds["train"],
         total_seconds=sum(seconds.values()),
+        **{f"{part}_seconds": seconds[part] for part in parts},
     )
 
 
 def describe_devices(mesh: Mesh) -> dict[str, Any]:
     """Platform, kind and number of the devices of a mesh, and the number of processes."""
     first = mesh.devices.flat[0]
-    return {
-        "platform": first.platform,
-        "kind": first.device_kind,
-        "count": int(mesh.size),
-        "processes": jax.process_count(),
-    }
+    kind = {"platform": first.platform, "kind": first.device_kind}
+    return kind | {"count": int(mesh.size), "processes": jax.process_count()}
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, the system and the packages that decide what is computed."""
-    found = {
-        "python": sys.version.split()[0],
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    system = f"{platform.system()} {platform.machine()}"
+    found = {"python": platform.python_version(), "system": system}
+    return found | {package: metadata.version(package) for package in _PACKAGES}

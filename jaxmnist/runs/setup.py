@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,46 +16,24 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from numpy.typing import NDArray
 
 from jaxmnist import datasets
 from jaxmnist.augment import Augment, make_augment
-from jaxmnist.config import Duration, is_due, to_steps, training_length, validate
+from jaxmnist.config import Duration, next_due, to_steps, training_length, validate
+from jaxmnist.datasets import Dataset
 from jaxmnist.errors import ConfigError, DataError
 from jaxmnist.mesh import batch_faults, data_mesh, prepare_backend, replicate
 from jaxmnist.metrics import cross_entropy
-from jaxmnist.models import ModelFunctions, make_model, model_functions, winograd
+from jaxmnist.models import CONVOLUTIONS, ModelFunctions, make_model, model_functions
 from jaxmnist.optim import make_optimizer, make_schedule
-from jaxmnist.pipeline import example_count, make_gather
+from jaxmnist.pipeline import make_gather
 from jaxmnist.state import TrainState, create_state
 from jaxmnist.step import Task
 from jaxmnist.step.body import INIT_STREAM, stream_key
 
-
-@dataclass(frozen=True)
-class Data:
-    """The examples of a run.
-
-    Attributes:
-      name: of the data set.
-      source: where it came from.
-      classes: number of classes.
-      image_shape: (h, w, c).
-      image_dtype: of the images as they are read.
-      splits: what to read by split name: "train", "test", perhaps "validation".
-      digest: one SHA-256 for all files or arrays; empty where the source has none.
-    """
-
-    name: str
-    source: str
-    classes: int
-    image_shape: tuple[int, ...]
-    image_dtype: Any
-    splits: dict[str, Any]
-    digest: str
-
-    def count(self, split: str) -> int:
-        """Number of examples in a split."""
-        return example_count(self.splits[split])
+# The data set may take this much of a device's memory.
+_RESIDENT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -64,46 +43,64 @@ class Setup:
     Attributes:
       config: the validated configuration.
       mesh: the devices.
-      data: the examples.
+      data: the examples; `data.train` may be a `grain.MapDataset`.
       model: the model's functions.
       task: what is trained and how.
       steps: length of the training.
       conv: the convolution that was chosen, for the panel; empty for a model without the choice.
+      resident: whether the train split lies on the devices, and batches are gathered there.
       notes: sentences for the panel, such as why a fast path does not apply.
     """
 
     config: ConfigDict
     mesh: Mesh
-    data: Data
+    data: Dataset
     model: ModelFunctions
     task: Task
     steps: int
     conv: str
+    resident: bool
     notes: tuple[str, ...]
+
+    def next_due(self, step: int, duration: int | str) -> int:
+        """The first step after this one at whose end something that recurs is due."""
+        sizes = {"batch_size": self.config.batch_size, "train_examples": len(self.data.train)}
+        return next_due(step, Duration.parse(duration), **sizes)
 
     def due(self, step: int, duration: int | str) -> bool:
         """Whether something that recurs every `duration` falls on the end of this step."""
-        return is_due(
-            step,
-            Duration.parse(duration),
-            batch_size=self.config.batch_size,
-            train_examples=self.data.count("train"),
-        )
+        return step > 0 and self.next_due(step - 1, duration) == step
+
+    def calls(self, start: int) -> list[range]:
+        """The steps of each call from `start` on: cut where something is due between steps."""
+        config, calls = self.config, list[range]()
+        if config.train.steps_per_call == 1:
+            return [range(step, step + 1) for step in range(start, self.steps)]
+        while start < self.steps:
+            every = (config.log.every, config.eval.every, config.checkpoint.every)
+            due = [1 if start == 0 else self.steps, *(self.next_due(start, d) for d in every)]
+            end = min(start + config.train.steps_per_call, self.steps, *due)
+            calls.append(range(start, end))
+            start = end
+        return calls
+
+    @functools.cached_property
+    def table(self) -> Any:
+        """The train split on every device, images [n, h, w, c] and labels int32 [n]; or empty."""
+        split = self.data.train
+        arrays = (split.images, split.labels.astype(np.int32)) if self.resident else ()
+        return replicate(arrays, self.mesh)
 
     def epoch(self, step: int) -> float:
         """Passes over the training data after this many steps."""
-        return step * self.config.batch_size / self.data.count("train")
+        return step * self.config.batch_size / len(self.data.train)
 
     def initial_state(self) -> TrainState:
-        """The state before the first step, in the memory of the host."""
+        """The state before the first step, on every device."""
         key = stream_key(self.config.seed, INIT_STREAM, 0)
         variables = jax.device_get(jax.jit(self.model.init)(key))
         ema = self.config.train.ema_decay is not None
-        return jax.device_get(create_state(variables, self.task.tx, ema=ema))
-
-    def replicated_state(self) -> TrainState:
-        """The state before the first step, on every device."""
-        return replicate(self.initial_state(), self.mesh)
+        return replicate(jax.device_get(create_state(variables, self.task.tx, ema=ema)), self.mesh)
 
 
 def prepare(
@@ -132,92 +129,72 @@ def prepare(
       ModelError: the model breaks the contract of the train step.
     """
     validate(config)
-    prepare_backend(
-        config.batch_size,
-        cpu_devices=config.parallel.cpu_devices,
-        deterministic=config.parallel.deterministic,
-    )
+    cpu_devices, bits = config.parallel.cpu_devices, config.parallel.deterministic
+    prepare_backend(config.batch_size, cpu_devices=cpu_devices, deterministic=bits)
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(load_data, config, dataset)
         mesh = _checked_names(config, model=model, tx=tx, training=training)
         data = loading.result()
-    steps = _training_steps(config, data)
+    length = training_length(
+        epochs=config.train.epochs, steps=config.train.steps, examples=config.train.examples
+    )
+    examples, on_cpu = len(data.train), platform(mesh) == "cpu"
+    steps = to_steps(length, batch_size=config.batch_size, train_examples=examples)
     conv, notes = _convolution(config, data, mesh)
     model = model or _configured_model(config, data.classes, conv)
-    functions = model_functions(
-        model,
-        image_shape=data.image_shape,
-        image_dtype=data.image_dtype,
-        classes=data.classes,
-    )
-    schedule = _schedule(config, steps=steps, train_examples=data.count("train"))
+    functions = model_functions(model, _first_image(data.train), classes=data.classes)
+    schedule = _schedule(config, steps=steps, train_examples=examples)
+    smoothed = functools.partial(cross_entropy, label_smoothing=config.train.label_smoothing)
     task = Task(
         apply=functions.apply,
-        loss=loss or functools.partial(cross_entropy, label_smoothing=config.train.label_smoothing),
+        loss=loss or smoothed,
         tx=tx or _optimizer(config, schedule),
         schedule=schedule,
         seed=config.seed,
         augment=_augment(config, data),
         accumulate=config.train.accumulate,
         # jit: a loop would hold the all-reduce. CPU: XLA's convolution is ten times slower in one.
-        unroll=config.parallel.strategy == "jit" or _platform(mesh) == "cpu",
+        unroll=config.parallel.strategy == "jit" or on_cpu,
         ema_decay=config.train.ema_decay,
         matmul_precision=config.parallel.matmul_precision,
     )
-    has_conv = hasattr(model, "conv")
-    return Setup(
-        config=config,
-        mesh=mesh,
-        data=data,
-        model=functions,
-        task=task,
-        steps=steps,
-        conv=model.conv if has_conv else "",
-        notes=notes if has_conv else (),
-    )
+    conv = getattr(model, "conv", "")
+    if (several := config.train.steps_per_call) > 1 and on_cpu and conv == "xla":
+        fault = "makes XLA's convolution ten times slower on a CPU, where it runs in a loop"
+        raise ConfigError([f"train.steps_per_call={several} {fault}: set it to 1"])
+    resident, notes = _is_resident(config, data, mesh), notes if conv else ()
+    return Setup(config, mesh, data, functions, task, steps, conv, resident, notes)
 
 
-def load_data(config: ConfigDict, dataset: Any = None) -> Data:
+def load_data(config: ConfigDict, dataset: Any = None) -> Dataset:
     """Reads the data set of a configuration, or looks at the one that is given.
 
     Raises:
       ConfigError: the name or the validation split cannot be.
       DataError: files are missing or damaged, or what is given is not a data set.
     """
-    if not isinstance(dataset, datasets.Dataset):
+    if not isinstance(dataset, Dataset):
         examples, directory = dataset, config.dataset.dir and Path(config.dataset.dir)
-        dataset = datasets.load(
-            config.dataset.name, directory=directory, classes=config.dataset.classes
-        )
+        classes = config.dataset.classes
+        dataset = datasets.load(config.dataset.name, directory=directory, classes=classes)
         if examples is not None:
             dataset = dataclasses.replace(dataset, train=examples, sha256={})
-    if config.dataset.validation:
+    if held_out := config.dataset.validation:
         if not isinstance(dataset.train, datasets.Split):
-            raise ConfigError(
-                [
-                    f"dataset.validation={config.dataset.validation} holds out examples of "
-                    "arrays: give a jaxmnist.datasets.Dataset with a validation split, or 0"
-                ]
-            )
-        dataset = dataset.hold_out(config.dataset.validation, config.seed)
-    splits = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    splits = {name: source for name, source in splits.items() if source is not None}
-    first = {k: make_gather(v)(np.zeros(1, int), np.zeros(1, int))[0] for k, v in splits.items()}
-    shapes = {name: image.shape[1:] for name, image in first.items()}
-    if len(set(shapes.values())) > 1:
-        raise DataError(
-            f"the splits of {dataset.name} have images of {shapes}: they must agree; give all of "
-            "them in one jaxmnist.datasets.Dataset"
-        )
-    return Data(
-        name=dataset.name,
-        source=dataset.source,
-        classes=dataset.classes,
-        image_shape=shapes["train"],
-        image_dtype=first["train"].dtype,
-        splits=splits,
-        digest=",".join(f"{k}={v}" for k, v in sorted(dataset.sha256.items())),
-    )
+            rule = "give a jaxmnist.datasets.Dataset with a validation split, or 0"
+            fault = f"dataset.validation={held_out} holds out examples of arrays: {rule}"
+            raise ConfigError([fault])
+        dataset = dataset.hold_out(held_out, config.seed)
+    shapes = {name: _first_image(split).shape for name, split in dataset.splits.items()}
+    if len({*shapes.values()}) > 1:
+        rule = "they must agree; give all of them in one jaxmnist.datasets.Dataset"
+        raise DataError(f"the splits of {dataset.name} have images of {shapes}: {rule}")
+    return dataset
+
+
+def _first_image(split: Any) -> NDArray[Any]:
+    images, _ = make_gather(split)(np.zeros(1, int), np.zeros(1, int))
+    return images[0]
 
 
 def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -> Mesh:
@@ -234,12 +211,8 @@ def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -
     devices = _devices(config)
     mesh = attempt(lambda: data_mesh(config.parallel.devices, devices=devices))
     if mesh is not None and training:
-        faults += batch_faults(
-            config.batch_size,
-            mesh,
-            accumulate=config.train.accumulate,
-            deterministic=config.parallel.deterministic,
-        )
+        accumulate, bits = config.train.accumulate, config.parallel.deterministic
+        faults += batch_faults(config.batch_size, mesh, accumulate=accumulate, deterministic=bits)
     schedule = attempt(lambda: _schedule(config, steps=100, train_examples=config.batch_size * 50))
     if tx is None:
         attempt(lambda: _optimizer(config, schedule or optax.constant_schedule(1.0)))
@@ -268,16 +241,12 @@ def _configured_model(config: ConfigDict, classes: int, conv: str) -> nn.Module:
     )
 
 
-def _augment(config: ConfigDict, data: Data) -> Augment | None:
-    side = min(data.image_shape[:2])
-    if config.augment.shift >= side:
-        raise ConfigError(
-            [
-                f"augment.shift={config.augment.shift} moves images of {side} pixels out of "
-                f"sight: choose at most {side - 1}"
-            ]
-        )
-    return make_augment(shift_pixels=config.augment.shift)
+def _augment(config: ConfigDict, data: Dataset) -> Augment | None:
+    pixels, side = config.augment.shift, min(data.image_shape[:2])
+    if pixels >= side:
+        fault = f"moves images of {side} pixels out of sight: choose at most {side - 1}"
+        raise ConfigError([f"augment.shift={pixels} {fault}"])
+    return make_augment(shift_pixels=pixels)
 
 
 def _optimizer(config: ConfigDict, schedule: Any) -> optax.GradientTransformation:
@@ -301,26 +270,32 @@ def _schedule(config: ConfigDict, *, steps: int, train_examples: int) -> Any:
     )
 
 
-def _training_steps(config: ConfigDict, data: Data) -> int:
-    length = training_length(
-        epochs=config.train.epochs, steps=config.train.steps, examples=config.train.examples
-    )
-    return to_steps(length, batch_size=config.batch_size, train_examples=data.count("train"))
-
-
-def _convolution(config: ConfigDict, data: Data, mesh: Mesh) -> tuple[str, tuple[str, ...]]:
+def _convolution(config: ConfigDict, data: Dataset, mesh: Mesh) -> tuple[str, tuple[str, ...]]:
     """Which convolution the model shall use, and why not the other where one was hoped for."""
-    wanted = config.model.conv
-    if wanted == "xla":
+    slow = platform(mesh) != "cpu" or config.parallel.strategy == "jit"
+    if config.model.conv == "xla" or (config.model.conv == "auto" and slow):
         return "xla", ()
-    if wanted == "auto" and (_platform(mesh) != "cpu" or config.parallel.strategy == "jit"):
-        return "xla", ()
-    if reason := winograd.obstacle(data.image_shape, dtype=config.model.dtype):
+    obstacle = importlib.import_module(CONVOLUTIONS["winograd"]).obstacle
+    if reason := obstacle(data.image_shape, dtype=config.model.dtype):
         return "xla", (f"XLA's convolution is used: {reason}",)
     return "winograd", ()
 
 
-def _platform(mesh: Mesh) -> str:
+def _is_resident(config: ConfigDict, data: Dataset, mesh: Mesh) -> bool:
+    """Whether the train split shall lie on the devices: by default where there is room for it."""
+    split, wanted = data.train, config.pipeline.resident
+    arrays = isinstance(split, datasets.Split)
+    if wanted == "on" and not arrays:
+        fault = "a grain.MapDataset makes its examples on the host: set it to 'auto' or 'off'"
+        raise ConfigError([f"pipeline.resident='on', but {fault}"])
+    if wanted != "auto" or not arrays or config.parallel.deterministic:
+        return wanted == "on"
+    memory = (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit", 0)
+    return platform(mesh) != "cpu" and split.images.nbytes < _RESIDENT_SHARE * memory
+
+
+def platform(mesh: Mesh) -> str:
+    """Kind of the devices: "cpu", "gpu" or "tpu"."""
     return str(mesh.devices.flat[0].platform)
 
 
@@ -330,4 +305,4 @@ def in_flight_limit(mesh: Mesh) -> int:
     On CPU devices one: an all-reduce waits in a thread of a small pool for the devices that have
     not arrived, and more of them than threads wait for ever.
     """
-    return 1 if _platform(mesh) == "cpu" else 4
+    return 1 if platform(mesh) == "cpu" else 4

@@ -1,5 +1,6 @@
 """A training run from top to bottom."""
 
+import contextlib
 import functools
 import json
 from collections import deque
@@ -16,9 +17,10 @@ import optax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, set_aside_after
+from jaxmnist import checkpoint
 from jaxmnist.clock import Clock
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
+from jaxmnist.mesh import replicate
 from jaxmnist.pipeline import BatchSource, placed_ahead, process_rows, train_batches
 from jaxmnist.runs.panel import panel_rows, resume_command
 from jaxmnist.runs.recorder import Recorder
@@ -26,7 +28,7 @@ from jaxmnist.runs.result import Best, Result, describe_devices, summarize, vers
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
-from jaxmnist.step import Batch, Step, make_train_step, place_batch
+from jaxmnist.step import Several, Step, make_train_step, place_batch
 from jaxmnist.terminal import Terminal
 from jaxmnist.workdir import Workdir, fresh_path, open_workdir, read_result
 from jaxmnist.writers import write_atomically
@@ -78,34 +80,33 @@ def train(
 
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
         setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
-        path = _path(workdir, setup)
-        place = open_workdir(
-            path,
-            config,
-            allow_config_change=allow_config_change,
-            write=jax.process_index() == 0,
-        )
-        terminal = stack.enter_context(Terminal(quiet=quiet or jax.process_index() > 0))
+        first = jax.process_index() == 0
+        path, change = _path(workdir, setup), allow_config_change
+        place = open_workdir(path, config, allow_config_change=change, write=False)
+        terminal = stack.enter_context(Terminal(quiet=quiet or not first))
         resume = resume_command(place, command)
         terminal.start(panel_rows(setup, place, resume), total_steps=setup.steps)
 
         # ---- The state: fresh, or as the newest sound checkpoint left it.
         found = _newest_checkpoint(place, terminal)
+        if found is not None and not allow_config_change:
+            checkpoint.check_same_data(found.notes, setup.data.digest, workdir=path)
         clock = Clock(found.notes["seconds"] if found else None)
         clock.switch("compile")
-        state = setup.replicated_state()
+        state = setup.initial_state()
         if found is not None:
-            state = restore(place.checkpoints, found, state)
+            state = checkpoint.restore(place.checkpoints, found, state)
             terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
+        # Not before: a run that is refused leaves the configuration as it was.
+        open_workdir(path, config, allow_config_change=True, write=first)
         step = found.step if found else 0
         if step > setup.steps:
-            raise WorkdirError(
-                f"the run in {place.path} has made {step:,} steps, more than the {setup.steps:,} "
-                "of this configuration: train longer, or choose another --workdir"
-            )
+            rule = f"{step:,} steps, more than the {setup.steps:,} of this configuration"
+            repair = "train longer, or choose another --workdir"
+            raise WorkdirError(f"the run in {place.path} has made {rule}: {repair}")
 
         # ---- The steps, unless an earlier run has made them all.
-        recorder = Recorder(setup, place, terminal, clock, resumed=found)
+        recorder = Recorder(setup, place, terminal, clock, step=step)
         stack.callback(recorder.close)
         finished = step == setup.steps
         if finished and (values := read_result(place)) is not None:
@@ -113,8 +114,8 @@ def train(
             return Result.from_dict(values, place.path, recorder.history, state)
         train_step = None if finished else _compiled(setup, state, recorder)
         clock.switch("train")
-        loop = functools.partial(_loop, setup, train_step, recorder=recorder, stop=stop)
-        state = loop(state, step, resume=resume)
+        go_on = functools.partial(_raise_if_stopped, setup, recorder, stop, resume)
+        state = _loop(setup, train_step, state, step, recorder=recorder, stop=stop, go_on=go_on)
 
         # ---- The result, from the last state; the best one is looked at beside it.
         clock.switch(None)
@@ -134,104 +135,110 @@ def _loop(
     *,
     recorder: Recorder,
     stop: StopRequest,
-    resume: str,
+    go_on: Callable[[int], None],
 ) -> TrainState:
     """The steps from `step` on, each followed by what is due: log, evaluate, save."""
     config, limit = setup.config, in_flight_limit(setup.mesh)
     if step and (step == setup.steps or setup.due(step, config.eval.every)):
         # Writes a line only where a stop had cut this evaluation short, and may again.
         recorder.evaluate(state, step, stop=lambda: bool(stop))
-        _raise_if_stopped(setup, recorder, step, stop=stop, resume=resume)
-    in_flight = deque[Any]()
+        go_on(step)
     if train_step is None:  # an earlier run has made all steps
         return state
-    for batch in _placed_batches(setup, start=step):
+    in_flight = deque[Any]()
+    for steps, batch in _placed_batches(setup, start=step):
         state, sums = train_step(state, batch)
-        step += 1
+        step = steps.stop
         # A bound on the steps under way, by waiting for an earlier one without reading anything.
         in_flight.append(sums)
         if len(in_flight) > limit:
             jax.block_until_ready(in_flight.popleft())
-        last = step == setup.steps
+        last, improved = step == setup.steps, False
         if last or step == 1 or setup.due(step, config.log.every):
             state = recorder.log(state, step)
-        improved = False
         if last or setup.due(step, config.eval.every):
             improved = recorder.evaluate(state, step, stop=lambda: bool(stop))
         if last or improved or stop or setup.due(step, config.checkpoint.every):
             recorder.save(state, step)
-        _raise_if_stopped(setup, recorder, step, stop=stop, resume=resume)
+        go_on(step)
     return state
 
 
 def _raise_if_stopped(
-    setup: Setup, recorder: Recorder, step: int, *, stop: StopRequest, resume: str
+    setup: Setup, recorder: Recorder, stop: StopRequest, resume: str, step: int
 ) -> None:
     if stop.signal_number is not None:
         recorder.wait()
-        raise Interrupted(
-            f"stopped at step {step:,} of {setup.steps:,}, and saved. To go on:\n  {resume}",
-            signal_number=stop.signal_number,
-        )
+        text = f"stopped at step {step:,} of {setup.steps:,}, and saved. To go on:\n  {resume}"
+        raise Interrupted(text, signal_number=stop.signal_number)
 
 
 def _path(workdir: str | Path | None, setup: Setup) -> Path:
     """The work directory that is asked for, or a fresh one."""
-    if workdir is not None:
-        return Path(workdir)
-    if jax.process_count() > 1:
-        raise UsageError(
-            f"a job of {jax.process_count()} processes needs a work directory that they share: "
-            "give --workdir"
-        )
-    return fresh_path(setup.data.name)
+    if workdir is None and jax.process_count() > 1:
+        need = "needs a work directory that they share: give --workdir"
+        raise UsageError(f"a job of {jax.process_count()} processes {need}")
+    return fresh_path(setup.data.name) if workdir is None else Path(workdir)
 
 
-def _newest_checkpoint(place: Workdir, terminal: Terminal) -> CheckpointInfo | None:
+def _newest_checkpoint(place: Workdir, terminal: Terminal) -> checkpoint.CheckpointInfo | None:
     """The newest sound checkpoint, the same on all processes; damaged newer ones are set aside."""
     step = -1
     if jax.process_index() == 0:
-        info, faults = newest_good(place.checkpoints)
+        info, faults = checkpoint.newest_good(place.checkpoints)
         step = info.step if info else -1
         for fault in faults:
             terminal.message(f"{fault}; it is set aside")
         if faults and info is None:
             terminal.message("no checkpoint is sound: the run starts anew")
-        set_aside_after(place.checkpoints, step)
+        checkpoint.set_aside_after(place.checkpoints, step)
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-    return read_info(place.checkpoints, step) if step >= 0 else None
+    return checkpoint.read_info(place.checkpoints, step) if step >= 0 else None
 
 
 def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
     """The train step and the evaluation, compiled at the same time for the arrays they will see."""
-    config = setup.config
     train_step = make_train_step(
         setup.task,
         setup.mesh,
-        strategy=config.parallel.strategy,
-        deterministic_bits=config.parallel.deterministic,
+        strategy=setup.config.parallel.strategy,
+        deterministic_bits=setup.config.parallel.deterministic,
+        steps_per_call=setup.config.train.steps_per_call,
+        resident=setup.resident,
     )
     batches = _placed_batches(setup, start=setup.steps - 1)
     with ThreadPoolExecutor(1) as pool:
         evaluation = pool.submit(recorder.compile, state)
-        train_step.compile(state, next(batches))
+        train_step.compile(state, next(batches)[1])
         evaluation.result()
     batches.close()
     return train_step
 
 
-def _placed_batches(setup: Setup, *, start: int) -> Generator[Batch]:
-    """The batches from step `start` on, on their devices."""
-    size = setup.config.batch_size
+def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]:
+    """The steps of each call from step `start` on, and their batches on the devices."""
+    config, calls = setup.config, setup.calls(start)
+    size, several = config.batch_size, config.train.steps_per_call
     source = BatchSource(
-        setup.data.splits["train"],
-        seed=setup.config.seed,
+        setup.data.train,
+        seed=config.seed,
         batch_size=size,
-        steps=setup.steps,
+        calls=calls,
+        several=several,
+        indexed=setup.resident,
         rows=process_rows(size, process=jax.process_index(), processes=jax.process_count()),
     )
-    place = functools.partial(place_batch, mesh=setup.mesh, strategy=setup.config.parallel.strategy)
-    return placed_ahead(train_batches(source, start=start), place)
+
+    def place(batch: Any) -> Any:
+        strategy, axis = config.parallel.strategy, int(several > 1)
+        rows = batch.batches if axis else batch
+        placed = place_batch(rows, setup.mesh, strategy=strategy, axis=axis)
+        placed = placed._replace(table=setup.table) if setup.resident else placed
+        return Several(placed, replicate(batch.count, setup.mesh)) if axis else placed
+
+    batches = placed_ahead(train_batches(source), place)
+    with contextlib.closing(batches):
+        yield from zip(calls, batches, strict=True)
 
 
 def _result(
@@ -240,12 +247,12 @@ def _result(
     """Looks at the test split, once for the last state and once for the best by validation."""
     test = recorder.test(state, setup.steps)
     best = None
-    if recorder.best is not None:
-        record = recorder.best
-        info = read_info(place.checkpoints, record["step"])
-        state_then = state if info.step == setup.steps else restore(place.checkpoints, info, state)
+    if (record := recorder.best) is not None:
+        info = checkpoint.read_info(place.checkpoints, record["step"])
+        last = info.step == setup.steps
+        then = state if last else checkpoint.restore(place.checkpoints, info, state)
         validation = {name: record[name] for name in ("accuracy", "loss")}
-        best = Best(info.step, validation, recorder.test(state_then, info.step))
+        best = Best(info.step, validation, recorder.test(then, info.step))
     return Result(
         test=test,
         train=summarize(setup, clock.seconds),

@@ -71,6 +71,54 @@ class Task:
     matmul_precision: str = "highest"
 
 
+class Indexed(NamedTuple):
+    """A batch as row numbers of a data set that lies whole on every device.
+
+    Attributes:
+      index: int32 [b].
+      mask: bool [b], False for a padded row.
+      table: the data set, images [n, h, w, c] and labels int32 [n].
+    """
+
+    index: Any
+    mask: Any
+    table: Any
+
+
+class Several(NamedTuple):
+    """The batches of several steps that one call makes, one after the other.
+
+    Attributes:
+      batches: a `Batch` or an `Indexed` whose rows have a leading axis of K steps.
+      count: int32, how many of the K steps to make.
+    """
+
+    batches: Any
+    count: Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step over a mesh, ready to be called.
+
+    Attributes:
+      call: takes placed arrays, gives placed arrays; a train step consumes (donates) its state.
+      lower: lowers the functions that one call runs, from arrays or their shapes; a function that
+        runs several times is there as often.
+    """
+
+    call: Callable[..., Any]
+    lower: Callable[..., tuple[jax.stages.Lowered, ...]]
+
+    def __call__(self, *args: Any) -> Any:
+        """Dispatches the step; returns before it is done."""
+        return self.call(*args)
+
+    def compile(self, *args: Any) -> tuple[jax.stages.Compiled, ...]:
+        """Compiles for these arguments, so that the first call runs at once."""
+        return tuple(lowered.compile() for lowered in self.lower(*args))
+
+
 class GradientSums(flax.struct.PyTreeNode):
     """What a step reduces over the devices, all of it sums over rows and all float32."""
 
@@ -208,32 +256,45 @@ def apply_update(task: Task, state: TrainState, sums: GradientSums) -> tuple[Tra
 
 def _moved(batch_stats: Any, batch_sums: Any) -> Any:
     """Running statistics moved by the mean report of all groups; as they were without a report."""
-    if not batch_sums:
-        return batch_stats
 
-    def leaf(name: str, old: jax.Array, sums: Any) -> jax.Array:
-        weight = sums[f"{name}_weight"]
-        return jnp.where(weight > 0, old + sums[f"{name}_move"] / jnp.maximum(weight, 1.0), old)
+    def leaf(old: jax.Array, report: Any) -> jax.Array:
+        weight = report["weight"]
+        return jnp.where(weight > 0, old + report["move"] / jnp.maximum(weight, 1.0), old)
 
-    def node(stats: Any, sums: Any) -> Any:
-        if not hasattr(stats, "items"):
-            raise TypeError(f"batch_stats holds {stats!r} where a dictionary belongs")
-        return {
-            name: node(value, sums[name]) if hasattr(value, "items") else leaf(name, value, sums)
-            for name, value in stats.items()
-        }
-
-    return node(batch_stats, batch_sums)
+    return jax.tree.map(leaf, batch_stats, batch_sums) if batch_sums else batch_stats
 
 
 def local_train_step(
-    task: Task, state: TrainState, batch: Batch, part: Part
+    task: Task, state: TrainState, batch: Any, part: Part
 ) -> tuple[TrainState, StepSums]:
-    """The whole step as one device sees it, with its one all-reduce."""
+    """The whole step, or `Several`, as one device sees it, with one all-reduce a step."""
+    if isinstance(batch, Several):
+        return _local_train_steps(task, state, batch, part)
+    if isinstance(batch, Indexed):
+        image, label = (jnp.take(x, batch.index, axis=0, mode="clip") for x in batch.table)
+        batch = Batch(image=image, label=label, mask=batch.mask)
     sums = local_sums(task, state, batch, part)
     if part.axis is not None:
         sums = jax.lax.psum(sums, part.axis)
     return apply_update(task, state, sums)
+
+
+def _local_train_steps(
+    task: Task, state: TrainState, several: Several, part: Part
+) -> tuple[TrainState, StepSums]:
+    """The number of steps is traced: one program, and the same bits, wherever a call is cut."""
+
+    def one(i: jax.Array, carry: Any) -> Any:
+        rows = several.batches
+        if isinstance(rows, Indexed):
+            batch = rows._replace(index=rows.index[i], mask=rows.mask[i])
+        else:
+            batch = jax.tree.map(lambda x: x[i], rows)
+        return local_train_step(task, carry[0], batch, part)
+
+    zero = jnp.zeros((), jnp.float32)
+    nothing = StepSums(loss=zero, correct=zero, count=zero)
+    return jax.lax.fori_loop(0, several.count, one, (state, nothing))
 
 
 class EvalSums(NamedTuple):

@@ -5,17 +5,25 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxmnist.mesh import DATA_AXIS, as_global, replicated, row_sharded
-from jaxmnist.step import deterministic
-from jaxmnist.step.body import Batch, Part, Task, local_eval_step, local_train_step
-from jaxmnist.step.call import Step, single
+from jaxmnist.mesh import DATA_AXIS, as_global, replicated
+from jaxmnist.names import resolve
+from jaxmnist.step.body import Indexed, Part, Several, Step, Task, local_eval_step, local_train_step
+
+# Another step than those here, found by name: it is made of several programs.
+DETERMINISTIC = "jaxmnist.zoo.deterministic:make_train_step"
 
 
 def make_train_step(
-    task: Task, mesh: Mesh, *, strategy: str = "shard_map", deterministic_bits: bool = False
+    task: Task,
+    mesh: Mesh,
+    *,
+    strategy: str = "shard_map",
+    deterministic_bits: bool = False,
+    steps_per_call: int = 1,
+    resident: bool = False,
 ) -> Step:
     """The step `(state, batch) -> (state, sums)`; the state is donated.
 
@@ -24,95 +32,74 @@ def make_train_step(
       mesh: one axis, "data".
       strategy: "shard_map", "pmap" or "jit".
       deterministic_bits: whether results are bit-equal on every number of devices that divides 8,
-        by way of virtual shards (shard_map only).
+        by way of virtual shards (shard_map only, one step a call, not resident).
+      steps_per_call: most steps of one call; above 1 the step takes `Several` batches.
+      resident: whether batches are `Indexed` rows of a data set on the devices.
     """
     if deterministic_bits:
-        return deterministic.make_train_step(task, mesh)
-    if strategy == "jit":
-        body = functools.partial(_whole, task)
-        rep, rows = replicated(mesh), row_sharded(mesh)
-        return single(
-            jax.jit(
-                body,
-                in_shardings=(rep, rows),
-                out_shardings=(rep, rep),
-                donate_argnums=0,
-            )
-        )
-    body = functools.partial(_part, task, mesh.size)
-    if strategy == "pmap":
-        return _pmapped(body, mesh, state_arguments=1, donate=(0,))
-    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=(P(), P()))
-    return single(jax.jit(mapped, donate_argnums=0))
+        return resolve(DETERMINISTIC, key="parallel.deterministic")(task, mesh)
+
+    def body(state: Any, batch: Any) -> Any:
+        part = Part()  # of jit, which sees all rows at once; XLA shares them out
+        if strategy != "jit":
+            part = Part(index=jax.lax.axis_index(DATA_AXIS), count=mesh.size, axis=DATA_AXIS)
+        return local_train_step(task, state, batch, part)
+
+    spec: Any = P(DATA_AXIS) if steps_per_call == 1 else P(None, DATA_AXIS)
+    spec = Indexed(index=spec, mask=spec, table=(P(), P())) if resident else spec
+    spec = spec if steps_per_call == 1 else Several(batches=spec, count=P())
+    return _on_devices(body, mesh, strategy=strategy, in_specs=(P(), spec), donate=(0,))
 
 
 def make_eval_step(task: Task, mesh: Mesh, *, strategy: str = "shard_map") -> Step:
     """The step `(params, batch_stats, batch) -> sums` over the whole batch; nothing is donated."""
+    axis = None if strategy == "jit" else DATA_AXIS
+    body = functools.partial(local_eval_step, task, axis=axis)
+    specs = (P(), P(), P(DATA_AXIS))
+    return _on_devices(body, mesh, strategy=strategy, in_specs=specs, donate=())
+
+
+def _on_devices(
+    body: Any, mesh: Mesh, *, strategy: str, in_specs: tuple[Any, ...], donate: tuple[int, ...]
+) -> Step:
+    """A function of what one device holds, run on all devices; its results are replicated."""
     if strategy == "jit":
-        rep = replicated(mesh)
-        body = functools.partial(local_eval_step, task, axis=None)
-        return single(
-            jax.jit(
-                lambda params, stats, batch: body(params, stats, batch),
-                in_shardings=(rep, rep, row_sharded(mesh)),
-                out_shardings=rep,
-            )
-        )
+        shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), in_specs)
+        out = replicated(mesh)
+        function = jax.jit(body, in_shardings=shardings, out_shardings=out, donate_argnums=donate)
+    elif strategy == "shard_map":
+        mapped = jax.shard_map(body, mesh=mesh, in_specs=in_specs, out_specs=P())
+        function = jax.jit(mapped, donate_argnums=donate)
+    else:
+        # Without a stacked state: replicated arrays in, replicated arrays out.
+        axes = jax.tree.map(lambda spec: len(spec) - 1 if spec else None, in_specs)
+        options: Any = {"axis_name": DATA_AXIS, "devices": list(mesh.devices.flat)}
+        function = jax.pmap(body, in_axes=axes, out_axes=None, donate_argnums=donate, **options)
+    call: Any = function
+    if strategy == "pmap" and jax.process_count() > 1:
 
-    def part(params: Any, stats: Any, batch: Batch) -> Any:
-        return local_eval_step(task, params, stats, batch, DATA_AXIS)
-
-    if strategy == "pmap":
-        return _pmapped(part, mesh, state_arguments=2, donate=())
-    mapped = jax.shard_map(part, mesh=mesh, in_specs=(P(), P(), P(DATA_AXIS)), out_specs=P())
-    return single(jax.jit(mapped))
-
-
-def _whole(task: Task, state: Any, batch: Batch) -> Any:
-    """The step over all rows at once; XLA shares it out and adds the all-reduce."""
-    return local_train_step(task, state, batch, Part())
-
-
-def _part(task: Task, parts: int, state: Any, batch: Batch) -> Any:
-    """The step of one device."""
-    index = jax.lax.axis_index(DATA_AXIS)
-    return local_train_step(task, state, batch, Part(index=index, count=parts, axis=DATA_AXIS))
-
-
-def _pmapped(body: Any, mesh: Mesh, *, state_arguments: int, donate: tuple[int, ...]) -> Step:
-    """`jax.pmap` without a stacked state: replicated arrays in, replicated arrays out."""
-    function = jax.pmap(
-        body,
-        axis_name=DATA_AXIS,
-        in_axes=(None,) * state_arguments + (0,),
-        out_axes=None,
-        devices=list(mesh.devices.flat),
-        donate_argnums=donate,
-    )
-    call = function
-    if jax.process_count() > 1:
-
-        def call(*args: Any) -> Any:
+        def call(*args: Any) -> Any:  # what pmap gives covers the local devices only
             return as_global(function(*args), mesh)
 
     return Step(call=call, lower=lambda *args: (function.lower(*args),))
 
 
-def place_batch(batch: Batch, mesh: Mesh, *, strategy: str = "shard_map") -> Batch:
+def place_batch(batch: Any, mesh: Mesh, *, strategy: str = "shard_map", axis: int = 0) -> Any:
     """This process's rows of a batch, laid on its devices.
 
     Args:
-      batch: host arrays [b / processes, ...], this process's contiguous rows.
+      batch: a tree of host arrays, this process's contiguous rows along `axis`.
       mesh: where to.
-      strategy: pmap wants a leading axis of devices, [devices, b / devices, ...].
+      strategy: pmap splits that axis in two, [..., devices, rows a device, ...].
+      axis: 1 for the batches of several steps, else 0.
     """
-    sharding = row_sharded(mesh)
-    local = mesh.local_devices
+    sharding = NamedSharding(mesh, P(*[None] * axis, DATA_AXIS))
+    shape = (len(mesh.local_devices), -1)
 
     def place(x: Any) -> jax.Array:
         x = np.asarray(x)
         if strategy == "pmap":
-            x = x.reshape(len(local), x.shape[0] // len(local), *x.shape[1:])
+            x = x.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
         return jax.make_array_from_process_local_data(sharding, x)
 
-    return Batch(*(place(x) for x in batch))
+    return jax.tree.map(place, batch)

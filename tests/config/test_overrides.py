@@ -2,9 +2,8 @@
 
 import pytest
 
-from jaxmnist.config import apply_overrides, default_config, get_config, split_arguments
-from jaxmnist.config.overrides import Arguments
-from jaxmnist.config.values import difference, flatten
+from jaxmnist.config import apply_overrides, default_config, get_config
+from jaxmnist.config.values import flatten
 from jaxmnist.errors import ConfigError
 
 
@@ -22,7 +21,6 @@ from jaxmnist.errors import ConfigError
         ("optimizer.learning_rate", "1", 1.0),
         ("optimizer.learning_rate", "1e-3", 1e-3),
         ("parallel.deterministic", "true", True),
-        ("parallel.deterministic", "1", True),
         ("parallel.deterministic", "False", False),
         ("parallel.devices", "null", None),
         ("dataset.dir", "some where/x=y", "some where/x=y"),
@@ -38,7 +36,7 @@ from jaxmnist.errors import ConfigError
         ("model.kwargs.pool", "max", {"pool": "max"}),
         ("model.kwargs.use_bias", "false", {"use_bias": False}),
         ("model.kwargs.use_bias", "none", {"use_bias": None}),
-        ("model.kwargs.a.b", "1", {"a": {"b": 1}}),
+        ("model.kwargs.a", "{'b': 1}", {"a": {"b": 1}}),
     ],
 )
 def test_text_is_read_as_the_type_of_its_key(key, text, value):
@@ -65,10 +63,11 @@ def test_text_is_read_as_the_type_of_its_key(key, text, value):
         ("parallel.strategy", "Pmap", "'Pmap' must be one of"),
         ("log.every", "often", "log.every = 'often' must be a duration"),
         ("optimizer.kwargs", "0.9", "optimizer.kwargs = 0.9 must be a dict .*such as {'b1'"),
-        ("optimizer.kwargs", "{'a.b': 1}", "optimizer.kwargs = .* must be a dict of plain values"),
-        ("optimizer.kwargs.b1", "{1, 2}", "optimizer.kwargs = .* must be a dict of plain values"),
+        ("optimizer.kwargs", "{'a.b': 1}", "optimizer.kwargs = .* must be a dict of JSON values"),
+        ("optimizer.kwargs.b1", "{1, 2}", "optimizer.kwargs = .* must be a dict of JSON values"),
         ("optimizer.kwarg.b1", "1", "no key 'optimizer.kwarg.b1'; did you mean 'optimizer.kwargs"),
         ("optimizer.kwargs.", "1", "no key 'optimizer.kwargs.'"),
+        ("optimizer.kwargs.a.b", "1", "no key 'optimizer.kwargs.a.b'"),
         ("trian.steps", "1", "no key 'trian.steps'; did you mean 'train.steps'"),
         ("learning_rate", "1", "no key 'learning_rate'; did you mean 'optimizer.learning_rate'"),
         ("keep", "1", "no key 'keep'; did you mean 'checkpoint.keep'"),
@@ -98,16 +97,12 @@ def test_the_configuration_given_is_not_changed():
     config = default_config()
     config.model.kwargs = {"deep": {"a": 1}}
     config.optimizer.kwargs = {"b": [1]}
-    changed = apply_overrides(config, {"model.kwargs.deep.a": "2", "seed": "3"})
-    assert config.model.kwargs.deep.a == 1
+    changed = apply_overrides(config, {"model.kwargs.wide": "2", "seed": "3"})
+    assert (changed.seed, config.seed) == (3, 0)
+    assert changed.model.kwargs.to_dict() == {"deep": {"a": 1}, "wide": 2}
+    assert config.model.kwargs.to_dict() == {"deep": {"a": 1}}
     changed.optimizer.kwargs.b.append(2)
     assert config.optimizer.kwargs.b == [1]
-    changed.optimizer.kwargs.b.pop()
-    assert difference(config, changed) == [
-        ("seed", 0, 3),
-        ("model.kwargs", {"deep": {"a": 1}}, {"deep": {"a": 2}}),
-    ]
-    assert changed.is_locked
 
 
 @pytest.mark.parametrize("name", ["epochs", "steps", "examples"])
@@ -131,83 +126,15 @@ def test_a_length_that_cannot_be_read_does_not_hide_the_other():
     assert len(raised.value.faults) == 1
 
 
+def test_a_free_key_in_what_is_no_dict_is_a_fault():
+    wrong = {"optimizer.kwargs": "3", "optimizer.kwargs.b1": "0.8"}
+    with pytest.raises(ConfigError, match=r"optimizer.kwargs = 3 must be a dict"):
+        apply_overrides(default_config(), wrong)
+
+
 def test_free_keys_apply_in_order():
     first = {"optimizer.kwargs.b1": "0.8", "optimizer.kwargs": "{'b2': 0.9}"}
     assert apply_overrides(default_config(), first).optimizer.kwargs.to_dict() == {"b2": 0.9}
     second = dict(reversed(first.items()))
     both = apply_overrides(default_config(), second).optimizer.kwargs.to_dict()
     assert both == {"b2": 0.9, "b1": 0.8}
-
-
-@pytest.mark.parametrize(
-    ("argv", "config", "overrides", "rest"),
-    [
-        ("", None, {}, ""),
-        ("train --workdir=w", None, {}, "train --workdir=w"),
-        ("--config=seed train", "seed", {}, "train"),
-        ("train --config mine.py", "mine.py", {}, "train"),
-        ("-config=seed", "seed", {}, ""),
-        ("--config.seed=3 train --config=seed", "seed", {"seed": "3"}, "train"),
-        ("--config.seed 3 --json", None, {"seed": "3"}, "--json"),
-        ("--config.seed -3", None, {"seed": "-3"}, ""),
-        ("--config.seed=3 --config.seed=4", None, {"seed": "4"}, ""),
-        ("--config=a --config=b", "b", {}, ""),
-        ("--config.dataset.dir=a=b", None, {"dataset.dir": "a=b"}, ""),
-        ("--config.dataset.dir=", None, {"dataset.dir": ""}, ""),
-        (
-            "--config.parallel.deterministic x.png",
-            None,
-            {"parallel.deterministic": "true"},
-            "x.png",
-        ),
-        (
-            "--config.parallel.deterministic False",
-            None,
-            {"parallel.deterministic": "False"},
-            "",
-        ),
-        ("--noconfig.parallel.deterministic x", None, {"parallel.deterministic": "false"}, "x"),
-        ("--noconfig.model.kwargs.bias", None, {"model.kwargs.bias": "false"}, ""),
-        ("--config --json", "", {}, "--json"),
-        ("--config.nope --json", None, {"nope": ""}, "--json"),
-        ("--noconfig.seed", None, {"seed": ""}, ""),
-        ("--noconfig.seed=1 --config.=2", None, {}, "--noconfig.seed=1 --config.=2"),
-        ("--configs=a --configure --noconfig", None, {}, "--configs=a --configure --noconfig"),
-        ("a -- --config=seed", None, {}, "a -- --config=seed"),
-    ],
-)
-def test_arguments_are_told_apart_in_any_order(argv, config, overrides, rest):
-    expected = Arguments(config, overrides, tuple(rest.split()))
-    assert split_arguments(argv.split()) == expected
-
-
-def test_the_last_setting_of_a_key_is_also_the_last_to_apply():
-    arguments = ["--config.model.kwargs.a=1", "--config.model.kwargs={}"]
-    split = split_arguments([*arguments, arguments[0]])
-    assert list(split.overrides) == ["model.kwargs", "model.kwargs.a"]
-
-
-@pytest.mark.parametrize(
-    ("argv", "sentence"),
-    [
-        ("--config", "none is named '' .shipped: debug, default, seed; else the path of a file"),
-        ("--config --json", "none is named '' .shipped"),
-        ("--config=", "none is named '' .shipped"),
-        ("--config.seed", r"seed = '' must be an integer in 0\.\.4294967295, such as 0"),
-        ("--config.train.steps --json", "train.steps = '' must be .* or None, such as 60"),
-        (
-            "--config.model.name",
-            "model.name = '' must be a string that is not empty, such as 'cnn'",
-        ),
-        ("--config.log.every", "log.every = '' must be a duration: steps, .* such as 20"),
-        ("--config.optimizer.kwargs", "optimizer.kwargs = '' must be a dict of plain values"),
-        ("--config.optimizer.kwargs.b1", "optimizer.kwargs.b1 needs a value, such as .*b1=0.9"),
-        ("--noconfig.seed", "seed = '' must be an integer"),
-        ("--noconfig.model.name", "model.name = '' must be a string that is not empty"),
-        ("--config.seed --config.batch_size --config.nope --config.log.every=x", "4 faults"),
-    ],
-)
-def test_arguments_without_their_value_are_refused(argv, sentence):
-    split = split_arguments(argv.split())
-    with pytest.raises(ConfigError, match=sentence):
-        apply_overrides(get_config(split.config), split.overrides)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxmnist.datasets import registry
+from jaxmnist.zoo import idx
 
 SHORT_NAMES = {
     "train_images": "train-images-idx3-ubyte",
@@ -115,11 +116,19 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 @pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty directory in place of the user's cache; it is not made."""
+    monkeypatch.setenv("JAXMNIST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def known_set(monkeypatch: pytest.MonkeyPatch, arrays) -> Mapping[str, bytes]:
-    """Makes the made-up set known as 'tiny' and returns its gzipped files by name."""
+    """Makes the made-up set known as 'tiny', on no mirror; returns its gzipped files by name."""
     files = {SHORT_NAMES[key]: _encode(array) for key, array in arrays.items()}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    tiny = registry.KnownDataset(mirrors=(), sha256=digests)
-    monkeypatch.setattr(registry, "KNOWN", {**registry.KNOWN, "tiny": tiny})
-    monkeypatch.setattr(registry, "_MAX_BYTES", arrays["train_images"].size + 64)
+    tiny = {"mirrors": ["http://127.0.0.1:1/"], "sha256": digests}
+    monkeypatch.setattr(registry, "KNOWN", registry.KNOWN | {"tiny": registry.KNOWN["mnist"]})
+    monkeypatch.setattr(idx, "FILES", {**idx.FILES, "tiny": tiny})
+    monkeypatch.setattr(idx, "_MAX_BYTES", arrays["train_images"].size + 64)
     return {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in files.items()}

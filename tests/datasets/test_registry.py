@@ -8,32 +8,36 @@ import textwrap
 import numpy as np
 import pytest
 
-from jaxmnist.datasets import KNOWN, Dataset, from_arrays, load, registry
+from jaxmnist.datasets import Dataset, from_arrays, load
 from jaxmnist.errors import ConfigError, DataError
+from jaxmnist.zoo import idx
 
-NOWHERE = ["http://127.0.0.1:1/"]
 
-
-@pytest.fixture(scope="module")
-def mnist():
-    return load("mnist", mirrors=NOWHERE)
+def use_mirrors(*urls):
+    idx.FILES["tiny"]["mirrors"] = urls
 
 
 def test_mnist_is_bundled_whole(mnist):
-    assert (mnist.name, mnist.classes, mnist.known) == ("mnist", 10, True)
+    assert (mnist.name, mnist.classes, mnist.source) == ("mnist", 10, "mnist")
     assert mnist.train.images.shape == (60_000, 28, 28, 1)
     assert mnist.test.images.shape == (10_000, 28, 28, 1)
     assert np.bincount(mnist.train.labels).tolist() == [
         *[5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     ]
     assert np.bincount(mnist.test.labels).sum() == 10_000
-    assert mnist.sha256 == KNOWN["mnist"].sha256
+    assert mnist.sha256 == idx.FILES["mnist"]["sha256"]
 
 
 def test_attribution_lies_beside_the_bundled_files():
-    files = registry.Path(registry.__file__).parent / "mnist_files"
+    files = idx.Path(idx.__file__).parent / "mnist_files"
     text = (files / "ATTRIBUTION.md").read_text()
-    for word in ["LeCun", "Cortes", "Burges", "CC BY-SA 3.0", *KNOWN["mnist"].sha256.values()]:
+    for word in [
+        "LeCun",
+        "Cortes",
+        "Burges",
+        "CC BY-SA 3.0",
+        *idx.FILES["mnist"]["sha256"].values(),
+    ]:
         assert word in text
 
 
@@ -48,8 +52,8 @@ def test_importing_the_data_sets_imports_neither_jax_nor_network_nor_lock():
 @pytest.mark.parametrize("dotted", [False, True])
 def test_a_directory_is_read_whatever_its_sizes_and_spelling(write_set, arrays, suffix, dotted):
     made = load("mnist", directory=write_set(suffix=suffix, dotted=dotted))
-    assert (made.name, made.classes, made.known) == ("my_set", 3, False)
-    assert made.image_shape == (5, 7, 1)
+    assert (made.name, made.classes) == ("my_set", 3)
+    assert made.train.images.shape == (97, 5, 7, 1)
     np.testing.assert_array_equal(made.train.images[..., 0], arrays["train_images"])
     np.testing.assert_array_equal(made.train.labels, arrays["train_labels"])
     np.testing.assert_array_equal(made.test.images[..., 0], arrays["test_images"])
@@ -73,8 +77,8 @@ def test_of_a_plain_and_a_gzipped_file_the_plain_one_is_read(write_set):
 
 def test_a_directory_of_a_known_set_is_recognised(write_set, known_set):
     made = load("mnist", directory=write_set())
-    assert (made.name, made.known) == ("tiny", True)
-    assert made.sha256 == registry.KNOWN["tiny"].sha256
+    assert made.name == "tiny"
+    assert made.sha256 == idx.FILES["tiny"]["sha256"]
 
 
 def refused(directory, text, **kwargs):
@@ -110,16 +114,16 @@ def test_all_missing_files_are_listed_with_every_name_looked_for(write_set):
             lambda a: a[:, :3],
             r"train-images-idx3-ubyte: images .* \(97, 3, 7\), .*4×4 pix",
         ),
-        ("train_images", lambda a: a[:0], "train-images-idx3-ubyte: no data"),
+        ("train_images", lambda a: a[:0], "train-images-idx3-ubyte: the sizes .* ask for 0 bytes"),
         (
             "train_images",
-            lambda a: a[..., None],
-            "train-images-idx3-ubyte: found 4 dimensions, expected 3",
+            lambda a: a[..., 0],
+            r"train-images-idx3-ubyte: images are uint8 of shape \(97, 5\), expected",
         ),
         (
             "train_labels",
             lambda a: a[:, None],
-            "train-labels-idx1-ubyte: found 2 dimensions, expected 1",
+            "train-labels-idx1-ubyte: .*found 2 dimensions, expected 1",
         ),
     ],
 )
@@ -134,85 +138,87 @@ def test_classes_can_be_more_than_train_shows(write_set):
         load(directory=write_set(), classes=0)
 
 
-def test_fetches_a_known_set_once_into_the_cache(mirror, known_set, tmp_path, arrays):
+def test_fetches_a_known_set_once_into_the_cache(mirror, known_set, cache, arrays):
     mirror.answers = {f"/sets/{name}": data for name, data in known_set.items()}
-    cache = tmp_path / "cache"
-    for mirrors in [f"{mirror.url}/gone", f"{mirror.url}/sets/"], NOWHERE:
-        made = load("tiny", cache_dir=cache, mirrors=mirrors)
-        assert (made.name, made.known) == ("tiny", True)
+    for mirrors in [f"{mirror.url}/gone/", f"{mirror.url}/sets/"], []:
+        use_mirrors(*mirrors)
+        made = load("tiny")
+        assert made.name == "tiny"
         np.testing.assert_array_equal(made.train.images[..., 0], arrays["train_images"])
     assert len(mirror.requests) == 8
     assert {path.name for path in (cache / "tiny").iterdir()} >= set(known_set)
 
 
-def test_a_cached_file_that_no_longer_matches_is_fetched_again(mirror, known_set, tmp_path):
+def test_a_cached_file_that_no_longer_matches_is_fetched_again(mirror, known_set, cache):
     mirror.answers = {f"/{name}": data for name, data in known_set.items()}
-    load("tiny", cache_dir=tmp_path, mirrors=[mirror.url])
+    use_mirrors(f"{mirror.url}/")
+    load("tiny")
     del mirror.requests[:]
-    damaged = tmp_path / "tiny" / "t10k-labels-idx1-ubyte.gz"
+    damaged = cache / "tiny" / "t10k-labels-idx1-ubyte.gz"
     content = bytearray(gzip.decompress(damaged.read_bytes()))
     content[-1] ^= 1
     damaged.write_bytes(gzip.compress(content))
-    assert load("tiny", cache_dir=tmp_path, mirrors=[mirror.url]).known
+    assert load("tiny").name == "tiny"
     assert mirror.requests == ["/t10k-labels-idx1-ubyte.gz"]
     damaged.write_bytes(b"garbage")
+    use_mirrors("http://127.0.0.1:1/")
     with pytest.raises(DataError, match=r"wrong magic number(.|\n)*127.0.0.1:1(.|\n)*dataset.dir"):
-        load("tiny", cache_dir=tmp_path, mirrors=NOWHERE)
+        load("tiny")
 
 
-def test_a_mirror_with_another_data_set_is_refused_by_checksum(
-    mirror, known_set, tmp_path, encode, arrays
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda images: 255 - images, "SHA-256 of the decompressed file is .*, expected"),
+        (lambda images: np.zeros((4000, 28, 28), np.uint8), "the sizes .4000, 28, 28. ask for"),
+    ],
+    ids=["another data set", "a gzip bomb"],
+)
+def test_a_mirror_with_another_file_is_refused(
+    mirror, known_set, cache, encode, arrays, make, text
 ):
-    other = gzip.compress(encode(255 - arrays["train_images"]))
-    mirror.answers = {"/train-images-idx3-ubyte.gz": other}
-    with pytest.raises(DataError, match=r"SHA-256 of the decompressed file is .*, expected"):
-        load("tiny", cache_dir=tmp_path, mirrors=[mirror.url])
+    file = gzip.compress(encode(make(arrays["train_images"])))
+    mirror.answers = {"/train-images-idx3-ubyte.gz": file}
+    use_mirrors(f"{mirror.url}/")
+    with pytest.raises(DataError, match=text):
+        load("tiny")
 
 
-def test_a_mirror_with_a_gzip_bomb_is_refused_by_the_known_size(
-    mirror, known_set, tmp_path, encode
-):
-    bomb = gzip.compress(encode(np.zeros((4000, 28, 28), np.uint8)))
-    mirror.answers = {"/train-images-idx3-ubyte.gz": bomb}
-    with pytest.raises(DataError, match=r"too large: the sizes .4000, 28, 28. ask for"):
-        load("tiny", cache_dir=tmp_path, mirrors=[mirror.url])
-
-
-def test_a_cut_answer_is_refused(mirror, known_set, tmp_path):
+def test_a_cut_answer_is_refused(mirror, known_set, cache):
     mirror.answers = {f"/{name}": data for name, data in known_set.items()}
     mirror.cut = set(mirror.answers)
+    use_mirrors(f"{mirror.url}/")
     with pytest.raises(DataError, match=r"corrupt gzip file: Compressed file ended"):
-        load("tiny", cache_dir=tmp_path, mirrors=[mirror.url])
+        load("tiny")
 
 
 def test_bundled_files_need_no_network_and_a_damaged_one_is_never_used(
-    known_set, tmp_path, monkeypatch
+    known_set, tmp_path, cache, monkeypatch
 ):
-    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    monkeypatch.setattr(idx, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "tiny_files").mkdir()
     for name, data in known_set.items():
         (tmp_path / "tiny_files" / name).write_bytes(data)
-    cache = tmp_path / "cache"
-    assert load("tiny", cache_dir=cache, mirrors=NOWHERE).known
+    assert load("tiny").name == "tiny"
     assert not cache.exists()
     damaged = tmp_path / "tiny_files" / "train-labels-idx1-ubyte.gz"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(DataError, match=rf"\n  - {damaged}: corrupt gzip(.|\n)*127.0.0.1:1"):
-        load("tiny", cache_dir=cache, mirrors=NOWHERE)
+        load("tiny")
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
 def test_known_sets_have_mirrors_and_distinct_checksums(name):
-    assert KNOWN[name].mirrors
-    assert all(len(digest) == 64 for digest in KNOWN[name].sha256.values())
-    assert len({digest for known in KNOWN.values() for digest in known.sha256.values()}) == 8
+    assert all(url.endswith("/") for url in idx.FILES[name]["mirrors"])
+    assert all(len(digest) == 64 for digest in idx.FILES[name]["sha256"].values())
+    assert len({digest for known in idx.FILES.values() for digest in known["sha256"].values()}) == 8
 
 
 def test_an_unknown_name_gets_a_suggestion_and_the_list():
     text = r"'mnits' is unknown; choose one of fashion_mnist, mnist, .*; did you mean 'mnist'\?$"
     with pytest.raises(ConfigError, match=text):
         load("mnits")
-    with pytest.raises(ConfigError, match=r"'zzz' is unknown; choose .* or set dataset.dir$"):
+    with pytest.raises(ConfigError, match=r"'zzz' is unknown; choose .*function' or dataset.dir$"):
         load("zzz")
 
 
@@ -240,13 +246,9 @@ def test_a_function_of_the_user_makes_a_data_set(my_module):
     made = load("my_data_module:made")
     assert isinstance(made, Dataset)
     assert (made.name, made.classes, made.source) == ("mine", 5, "my_data_module:made")
-    assert made.image_shape == (6, 6, 3)
-    assert (
-        made.sha256
-        == from_arrays(
-            np.zeros((9, 6, 6, 3), np.uint8), np.arange(9) % 4, made.test.images, made.test.labels
-        ).sha256
-    )
+    assert made.train.images.shape == (9, 6, 6, 3)
+    images, labels = np.zeros((9, 6, 6, 3), np.uint8), np.arange(9) % 4
+    assert made.sha256 == from_arrays(images, labels, images[:5], labels[:5]).sha256
     assert load("my_data_module:made", classes=8).classes == 8
     assert len(load("my_data_module:held").validation) == 2
 

@@ -104,9 +104,7 @@ def numpy_loss_and_gradient(params, images, labels):
 @functools.cache
 def sums_of(conv):
     """The step's sums of loss and gradient for the shipped CNN, compiled."""
-    functions = model_functions(
-        CNN(conv=conv), image_shape=(28, 28, 1), image_dtype=np.uint8, classes=10
-    )
+    functions = model_functions(CNN(conv=conv), np.zeros((28, 28, 1), np.uint8), classes=10)
     task = Task(
         apply=functions.apply,
         loss=cross_entropy,
@@ -162,14 +160,14 @@ def test_loss_and_every_gradient_leaf_agree_with_numpy(batch, params, conv, bias
 
 
 def test_the_network_of_the_blog_post_has_824458_parameters():
-    functions = model_functions(CNN(), image_shape=(28, 28, 1), image_dtype=np.uint8, classes=10)
+    functions = model_functions(CNN(), np.zeros((28, 28, 1), np.uint8), classes=10)
     assert parameter_count(functions.variables["params"]) == 824_458
 
 
 @pytest.mark.parametrize("conv", ["xla", "winograd"])
 def test_other_sizes_and_classes_shape_only_the_dense_layers(conv):
     functions = model_functions(
-        CNN(classes=7, conv=conv), image_shape=(21, 26, 3), image_dtype=np.uint8, classes=7
+        CNN(classes=7, conv=conv), np.zeros((21, 26, 3), np.uint8), classes=7
     )
     shapes = jax.tree.map(lambda p: p.shape, functions.variables["params"])
     assert shapes["Conv_0"] == {"kernel": (3, 3, 3, 32), "bias": (32,)}

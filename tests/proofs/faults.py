@@ -166,15 +166,16 @@ def double_counted_padding():
 
 def resumed_one_batch_late():
     """The batch after the checkpoint is left out."""
-    from jaxmnist import pipeline
     from jaxmnist.runs import train
 
-    train_batches = pipeline.train_batches
+    source = train.BatchSource
 
-    def faulty(source, *, start=0):
-        return train_batches(source, start=start + bool(start))
+    def faulty(split, *, calls, **kwargs):
+        late = bool(calls[0].start)
+        later = [range(steps.start + late, steps.stop + late) for steps in calls]
+        return source(split, calls=later, **kwargs)
 
-    pipeline.train_batches = train.train_batches = faulty
+    train.BatchSource = faulty
 
 
 def process_slices_swapped():

@@ -1,13 +1,10 @@
 """What the proofs of resuming share: breaking a run off, and all that its work directory says."""
 
 import contextlib
-import os
 from pathlib import Path
 from unittest import mock
 
 import jax
-import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmnist.checkpoint import newest_good
 from jaxmnist.runs.recorder import Recorder
@@ -15,28 +12,6 @@ from jaxmnist.workdir import Workdir, read_result
 from jaxmnist.writers import read_records
 
 TIMING = ("images_per_second",)
-KEPT = {
-    "jax_persistent_cache_min_compile_time_secs": 0,
-    "jax_persistent_cache_min_entry_size_bytes": 0,
-}
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Keeps what is compiled, for this process and those that it starts: half the time of a run."""
-    settings = KEPT | {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
-    before = {name: getattr(jax.config, name) for name in settings}
-    environment = {name.upper(): str(value) for name, value in settings.items()}
-    with mock.patch.dict(os.environ, environment):
-        _keep(settings)
-        yield
-    _keep(before)
-
-
-def _keep(settings):
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 class CrashError(Exception):

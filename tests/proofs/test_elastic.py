@@ -10,15 +10,12 @@ from jaxmnist.testing import run_processes
 from proofs.resuming import (
     CrashError,
     assert_records_close,
-    compiled_once,
     crash_at,
     learned,
     metrics,
 )
 from support import Tiny, small_config, small_data, worst_leaf
 
-__all__ = ["compiled_once"]  # a fixture
-pytestmark = pytest.mark.usefixtures("compiled_once")
 SETTINGS = {"train.ema_decay": 0.9, "augment.shift": 1, "checkpoint.every": 4}
 STRATEGIES = ("shard_map", "pmap", "jit")
 
@@ -54,7 +51,7 @@ def assert_same(workdir, state, unbroken_workdir, unbroken):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, compiled_once):
+def unbroken(tmp_path_factory):
     """Work directory and state of the run on 8 devices that nothing stops."""
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
     return workdir, part(workdir, devices=8)

@@ -19,7 +19,7 @@ def evaluated(dataset, *, batch_size, devices, strategy="shard_map", model=None)
         parallel__devices=devices, parallel__strategy=strategy, eval__batch_size=batch_size
     )
     setup = prepare(config, dataset=dataset, model=model or Tiny(), training=False)
-    return Evaluator(setup).run(setup.replicated_state(), "test")
+    return Evaluator(setup).run(setup.initial_state(), "test")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_it_agrees_with_numpy_on_the_logits(mnist):
     small = mnist.test.take(np.arange(500))
     dataset = datasets.Dataset("part", 10, small, small)
     setup = prepare(config, dataset=dataset)
-    state = setup.replicated_state()
+    state = setup.initial_state()
     found = Evaluator(setup).run(state, "test")
     params = jax.device_get(state.params)
     logits = np.asarray(CNN().apply({"params": params}, small.images), np.float64)
@@ -79,7 +79,7 @@ def test_it_agrees_with_numpy_on_the_logits(mnist):
 def test_the_moving_average_is_what_is_evaluated():
     config = small_config(train__ema_decay=0.9)
     setup = prepare(config, dataset=small_data(), model=Tiny(), training=False)
-    state = setup.replicated_state()
+    state = setup.initial_state()
     broken = jax.tree.map(lambda x: x * 0, state.params)
     evaluator = Evaluator(setup)
     good = evaluator.run(state, "test")
@@ -91,4 +91,4 @@ def test_evaluation_neither_drops_nor_shifts_anything():
     dropping = small_config(augment__shift=2)
     setup = prepare(dropping, dataset=small_data(), model=Tiny(dropout=0.9), training=False)
     plain = evaluated(small_data(), batch_size=50, devices=None)
-    assert Evaluator(setup).run(setup.replicated_state(), "test") == plain
+    assert Evaluator(setup).run(setup.initial_state(), "test") == plain

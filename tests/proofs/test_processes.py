@@ -14,11 +14,9 @@ from jaxmnist.checkpoint import read_info, steps_in
 from jaxmnist.pipeline import process_rows, stream_rows
 from jaxmnist.testing import run_processes
 from jaxmnist.writers import read_records
-from proofs.resuming import TIMING, assert_records_close, compiled_once, learned
+from proofs.resuming import TIMING, assert_records_close, learned
 from support import Tiny, relative, small_config, small_data
 
-__all__ = ["compiled_once"]  # a fixture
-pytestmark = pytest.mark.usefixtures("compiled_once")
 STEPS = 20
 # 22 steps of 24 rows are an epoch of the 509 examples: no example comes twice in these 20.
 COMMON = {

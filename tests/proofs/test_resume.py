@@ -18,11 +18,9 @@ from jaxmnist.checkpoint import newest_good, read_info, steps_in
 from jaxmnist.errors import CheckpointError
 from jaxmnist.runs.evaluate import load_run
 from jaxmnist.testing.processes import device_environment
-from proofs.resuming import compiled_once, ended, metrics
+from proofs.resuming import ended, metrics
 from support import Tiny, small_config, small_data
 
-__all__ = ["compiled_once"]  # a fixture
-pytestmark = pytest.mark.usefixtures("compiled_once")
 PROGRAM = Path(__file__).with_name("killed_run.py")
 
 # Everything that a state can hold: moving average, running statistics, a window of metrics that
@@ -65,7 +63,7 @@ MOMENTS = {
 
 
 @pytest.fixture(scope="module")
-def start(compiled_once):
+def start():
     """Starts the program on 2 devices."""
 
     @contextlib.contextmanager
@@ -186,7 +184,7 @@ class TestKilledRunsEndAsUnbrokenOnes:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, compiled_once):
+def whole(tmp_path_factory):
     """A finished run of 20 steps with checkpoints at 8, 16 and 20."""
     workdir = tmp_path_factory.mktemp("damage") / "run"
     train_small(workdir)

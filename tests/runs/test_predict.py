@@ -141,7 +141,7 @@ class TestErrors:
             predict_with(*run, bad)
         first, *lines = str(caught.value).splitlines()
         assert first == "3 pictures cannot be used:"
-        assert lines[0].startswith(f"  - {text} (13 bytes) is not a picture")
+        assert lines[0].startswith(f"  - {text} (cannot identify image file")
         assert lines[1].startswith(f"  - {tmp_path / 'none.png'} cannot be opened")
         assert lines[2].startswith("  - picture 3 shows no digit")
         assert len(lines) == 3

@@ -9,6 +9,7 @@ import pytest
 
 import jaxmnist
 from jaxmnist.errors import ConfigError, DataError, ModelError, NonFiniteLossError, WorkdirError
+from jaxmnist.runs.evaluate import Evaluator
 from jaxmnist.writers import read_records
 from support import Tiny, bits_equal, small_config, small_data
 
@@ -59,15 +60,30 @@ def test_lines_carry_what_the_format_says(tmp_path):
 
 
 def test_validation_examples_choose_the_best_and_test_is_looked_at_once(tmp_path):
-    result = run(tmp_path, dataset__validation=100, train__steps=40, eval__every=7)
+    # So small a rate changes nothing: all states are equally good, and the first is the best.
+    settings = {"optimizer__learning_rate": 1e-30, "checkpoint__keep": 1, "eval__every": 7}
+    result = run(tmp_path, dataset__validation=100, train__steps=40, **settings)
     splits = {r["split"] for r in result.history}
     assert splits == {"train", "validation"}
     scores = [r for r in result.history if r["split"] == "validation"]
     best = max(scores, key=lambda r: (r["accuracy"], -r["loss"]))
-    assert result.best.step == best["step"]
+    assert result.best.step == best["step"] == 7
     assert result.best.validation == {"accuracy": best["accuracy"], "loss": best["loss"]}
     assert result.best.test.count == result.test.count == 131
     assert (tmp_path / "run" / "checkpoints" / str(best["step"])).is_dir()
+
+
+def test_the_test_split_is_evaluated_once_where_the_last_state_is_the_best(tmp_path, monkeypatch):
+    splits, evaluate = [], Evaluator.run
+
+    def run_and_note(self, state, split, **kwargs):
+        splits.append(split)
+        return evaluate(self, state, split, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "run", run_and_note)
+    result = run(tmp_path, dataset__validation=100, train__steps=3)
+    assert splits == ["validation", "test"]
+    assert result.best.step == 3 and result.best.test == result.test
 
 
 @pytest.mark.parametrize("rate", [1e30])

@@ -1,0 +1,82 @@
+"""What each command does with its flags and files; the docstrings are shown as help."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jaxmnist
+from jaxmnist.cli.arguments import configuration
+from jaxmnist.config import to_dict, to_text
+from jaxmnist.errors import UsageError
+
+
+def train(flags: Any) -> None:
+    """Trains a model, or goes on with the run in a work directory."""
+    given = [name for name in flags if flags[name].present and name != "workdir"]
+    config, command = configuration(flags), [flags[name].serialize() for name in given]
+    options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
+    jaxmnist.train(config, flags.workdir, command=["jaxmnist", "train", *command], **options)
+
+
+def evaluate(flags: Any) -> None:
+    """Evaluates a checkpoint of a run: every example counts exactly once."""
+    result = jaxmnist.evaluate(flags.workdir, split=flags.split, step=flags.step)
+    if flags.json:
+        print(json.dumps(result.to_dict()))
+    else:
+        print_evaluation(result, title=f"{flags.split} of {flags.workdir}")
+
+
+def print_evaluation(result: Any, *, title: str) -> None:
+    """Prints loss, accuracy, accuracy by class and the confusion matrix of an `Evaluation`."""
+    from jaxmnist.terminal import print_table
+
+    shares = ("none" if share is None else f"{share:.2%}" for share in result.per_class)
+    counts = ([n or "·" for n in row] for row in result.confusion)
+    rows = ([k, share, *row] for k, (share, row) in enumerate(zip(shares, counts, strict=True)))
+    header = ["label", "accuracy", *(f"→ {k}" for k in range(len(result.confusion)))]
+    print(f"accuracy {result.accuracy:.2%} of {result.count:,}, loss {result.loss:.4f}")
+    print_table(header, rows, title=title)
+
+
+def predict(flags: Any, *files: str) -> None:
+    """Says which digits are in image files: any size, colour or grey, dark or light."""
+    if not files:
+        raise UsageError("jaxmnist predict needs image files, such as digit.png")
+    for found in jaxmnist.predict(flags.workdir, files, step=flags.step):
+        line = f"{found.source}: {found.label} ({found.probability:.1%})"
+        print(json.dumps(vars(found)) if flags.json else line)
+
+
+def checkpoints(flags: Any) -> None:
+    """Lists the checkpoints of a run and verifies the digests of their files."""
+    from jaxmnist.runs.checkpoints import list_checkpoints
+
+    header = ["step", "time", "metrics", "size", "SHA-256 of the parameters"]
+    keys = ["step", "time", "summary", "size", "params_sha256"]
+    found = list_checkpoints(flags.workdir)
+    _show(found, [[row[key] for key in keys] for row in found], header=header, as_json=flags.json)
+
+
+def config(flags: Any) -> None:
+    """Prints the resolved configuration, each key under its comment."""
+    found = configuration(flags)
+    print(json.dumps(to_dict(found), indent=2) if flags.json else to_text(found))
+
+
+def info(flags: Any) -> None:
+    """Prints versions, devices and memory of this machine."""
+    from jaxmnist.runs.info import info
+
+    found = info()
+    rows = [[f"{group} {name}", value] for group in found for name, value in found[group].items()]
+    _show(found, rows, header=["", ""], as_json=flags.json)
+
+
+def _show(found: Any, rows: Sequence[Any], *, header: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+    else:
+        from jaxmnist.terminal import print_table
+
+        print_table(header, rows)

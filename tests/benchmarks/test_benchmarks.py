@@ -1,0 +1,266 @@
+"""The benchmark programs: they explain themselves, their arithmetic is right, stale pages fail."""
+
+import dataclasses
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "pictures")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def program():
+    return importlib.import_module
+
+
+def spread(median):
+    return {"median": median, "min": 0.9 * median, "max": 1.1 * median, "iqr": 0.1 * median}
+
+
+def record(name, rows, **facts):
+    environment = {
+        "date": "2026-01-31T10:00:00+00:00",
+        "commit": "0123456789ab",
+        "system": "Linux x86_64",
+        "processor": "a processor",
+        "cores": 2,
+        "versions": {"python": "3.11.7", "jax": "0.10.2", "torch": "not installed"},
+        "devices": {"platform": "cpu", "kind": "cpu", "count": 2},
+    }
+    command = f"python benchmarks/{name}.py"
+    head = {"benchmark": name, "command": command, "environment": environment}
+    return head | {"rows": rows} | facts
+
+
+PIPELINE = {"pipeline": "numpy", "batch": 64, "cores": 1.0}
+STARTUP = {"process": "import jax", "seconds": {"all": spread(2.0)}}
+
+
+def write_records(directory, **records):
+    for name, lines in records.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (directory / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_each_program_explains_itself_without_importing_jax(name):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{name}.py', '--help']\n"
+        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "try:\n"
+        f"    runpy.run_path({str(BENCHMARKS / (name + '.py'))!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code and 'jax' not in sys.modules, (end.code, 'jax' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert f"python benchmarks/{name}.py" in run.stdout
+    assert "--records" in run.stdout
+
+
+def test_gpu_script_names_only_programs_that_there_are():
+    script = (BENCHMARKS / "gpu.sh").read_text(encoding="utf-8")
+    named = re.findall(r"^ *measure (\w+)", script, re.MULTILINE)
+    assert set(named) <= set(PROGRAMS)
+    assert {"throughput", "roofline", "time_to_accuracy"} <= set(named)
+    assert subprocess.run(["bash", "-n", str(BENCHMARKS / "gpu.sh")], check=False).returncode == 0
+
+
+def test_spread_is_that_of_all_rounds(program):
+    found = program("measure").spread([5.0, 1.0, 2.0, 3.0, 4.0])
+    assert found == {"median": 3.0, "min": 1.0, "max": 5.0, "iqr": 2.0}
+    assert program("measure").spread([7.0]) == {"median": 7.0, "min": 7.0, "max": 7.0, "iqr": 0.0}
+
+
+def test_ratios_are_taken_round_by_round(program):
+    # The machine halves its speed in the second round; the ratio does not notice.
+    assert program("measure").ratios([20.0, 10.0], [10.0, 5.0])["iqr"] == 0.0
+    with pytest.raises(ValueError, match="zip"):
+        program("measure").ratios([1.0], [1.0, 2.0])
+
+
+def test_every_second_round_goes_the_other_way(program):
+    order = []
+    candidates = {name: lambda name=name: order.append(name) or len(order) for name in "abc"}
+    found = program("measure").interleave(candidates, rounds=3)
+    assert "".join(order) == "abccbaabc"
+    assert found == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
+
+
+def test_a_sample_tells_rate_and_cores(program):
+    sample = program("measure").Sample(images=600, seconds=2.0, cpu_seconds=3.0)
+    assert (sample.rate, sample.cores) == (300.0, 1.5)
+    row = program("measure").row({"batch": 64}, [sample, dataclasses.replace(sample, images=400)])
+    assert row["batch"] == 64
+    assert row["images_per_second"]["median"] == 250.0
+    assert row["rounds"] == [300.0, 200.0]
+
+
+def test_the_command_of_a_record_leaves_out_where_it_went(program):
+    line = program("measure.records").command_line
+    argv = ["/x/benchmarks/peers.py", "--rounds=5", "--records=/tmp/a", "--only", "blog post"]
+    assert line(argv) == "python benchmarks/peers.py --rounds=5 --only 'blog post'"
+    assert line(["peers.py", "--records", "/tmp/a", "--rounds=5"]).endswith("peers.py --rounds=5")
+
+
+def test_the_newest_run_of_a_command_on_a_machine_counts(program):
+    old, new, other = (record("startup", [number]) for number in range(3))
+    other["environment"] = other["environment"] | {"processor": "another"}
+    assert program("measure").latest([old, other, new]) == [other, new]
+
+
+def test_the_digest_tells_every_change_of_the_records(program, tmp_path):
+    digest = program("measure").digest
+    write_records(tmp_path, startup=[record("startup", [STARTUP])])
+    first = digest(tmp_path)
+    (tmp_path / "startup.jsonl").rename(tmp_path / "peers.jsonl")
+    second = digest(tmp_path)
+    with (tmp_path / "peers.jsonl").open("a") as file:
+        file.write("\n")
+    assert len({first, second, digest(tmp_path)}) == 3
+    assert digest(tmp_path) == digest(tmp_path)
+
+
+def test_an_impossible_utilization_is_refused(program):
+    utilization = program("roofline").utilization
+    assert utilization(50e9, seconds=1.0, peak=100e9) == 0.5
+    with pytest.raises(ValueError, match=r"1\.50 of a ceiling of 1e\+11 FLOP/s.* impossible"):
+        utilization(150e9, seconds=1.0, peak=100e9)
+    with pytest.raises(ValueError, match="impossible"):
+        utilization(0.0, seconds=1.0, peak=100e9)
+
+
+def test_peers_that_compute_something_else_are_refused(program):
+    agreement = program("peers").agreement
+    losses = {"one": [2.0, 1.0], "two": [2.0, 1.0005], "bf16": [2.1, 1.2]}
+    assert agreement(losses, of_float32=["one", "two"]) == pytest.approx(5e-4)
+    with pytest.raises(ValueError, match=r"losses differ by 0\.2, more than 0\.001"):
+        agreement(losses, of_float32=["one", "bf16"])
+
+
+def test_time_to_a_target_takes_the_last_window_in_part(program):
+    train = {"examples": 1000, "steps": 100, "compile_seconds": 7.0}
+    metrics = [
+        {"split": "train", "step": 40, "images_per_second": 100.0, "accuracy": 1.0},
+        {"split": "test", "step": 30, "accuracy": 0.98},
+        {"split": "test", "step": 60, "accuracy": 0.99},
+        {"split": "train", "step": 80, "images_per_second": 50.0, "accuracy": 1.0},
+    ]
+    found = program("time_to_accuracy").reached(metrics, train, target=0.99)
+    assert found["images"] == 600
+    # 40 steps of 10 images at 100 a second, then 20 of the next 40 at 50 a second.
+    assert found["seconds"] == pytest.approx(4.0 + 4.0)
+    assert found["seconds_with_compile"] == pytest.approx(15.0)
+    assert program("time_to_accuracy").reached(metrics, train, target=0.995) is None
+
+
+def test_older_records_of_seeds_stay_readable(program, tmp_path):
+    line = {
+        "config": "default",
+        "seed": 0,
+        "accuracy": 0.99,
+        "train": {"examples": 10, "seconds": 5.0, "compile_seconds": 7.0, "total_seconds": 13.0},
+        "devices": {"platform": "cpu", "kind": "cpu", "count": 2},
+        "versions": {"python": "3.11.7", "system": "Linux x86_64", "jax": "0.10.2"},
+        "params": {"sha256": "00"},
+    }
+    write_records(tmp_path, seeds=[line | {"accuracy": 0.1}, line, line | {"seed": 1}])
+    page = program("report").document(tmp_path)
+    assert re.search(r"\| default \| +2 \| +99\.000 ± 0\.000 \|", page)
+    assert "jaxmnist train --config=CONFIG --config.seed=SEED" in page
+
+
+def test_a_stale_report_fails_its_check(program, tmp_path):
+    records, docs = tmp_path / "records", tmp_path / "docs"
+    records.mkdir()
+    docs.mkdir()
+    report = program("report")
+    rows = [PIPELINE | {"images_per_second": spread(1234.0), "rounds": [1234.0]}]
+    write_records(records, pipeline=[record("pipeline", rows)])
+
+    def check():
+        command = [sys.executable, str(BENCHMARKS / "report.py"), "--check"]
+        command += [f"--records={records}", f"--docs={docs}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert check().returncode == 1, "there is no page yet"
+    page = report.document(records)
+    (docs / "performance.md").write_text(page, encoding="utf-8")
+    assert check().returncode == 0
+    assert "1,234 (1,111–1,357)" in page
+    assert "`python benchmarks/pipeline.py`" in page
+    assert program("measure").digest(records) in page
+    write_records(records, pipeline=[record("pipeline", rows)] * 2)
+    stale = check()
+    assert stale.returncode == 1
+    assert "performance.md is not what the records say" in stale.stderr
+
+
+def test_a_picture_of_other_records_is_stale(program, tmp_path):
+    report, digest = program("report"), program("measure").digest
+    rows = [
+        {"scaling": "strong", "size": 64, "batch": 64, "devices": n, "cores": 1.0}
+        | {"images_per_second": spread(n), "speedup": spread(n), "efficiency": spread(1)}
+        for n in (1, 2)
+    ]
+    write_records(tmp_path, scaling=[record("scaling", rows)])
+    (tmp_path / "performance.md").write_text(report.document(tmp_path), encoding="utf-8")
+    (tmp_path / "pictures").mkdir()
+    picture = tmp_path / "pictures" / "scaling-cpu.svg"
+    for text, faults in (("<svg/>", 1), (f"<svg>{digest(tmp_path)}</svg>", 0)):
+        picture.write_text(text)
+        found = report.stale(tmp_path, tmp_path)
+        assert len(found) == faults
+        assert all("scaling-cpu.svg was drawn from other records" in fault for fault in found)
+
+
+def test_pictures_are_drawn_the_same_twice(program, tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"candidate": name, "batch": batch, "images_per_second": spread(batch)}
+        for name in ("jaxmnist", "PyTorch fp32")
+        for batch in (64, 256)
+    ]
+    drawn = program("pictures").pictures({"peers": [record("peers", rows)]})
+    ((name, (_, _, draw)),) = drawn.items()
+    assert name == "peers-cpu.svg"
+    texts = []
+    for path in (tmp_path / "one.svg", tmp_path / "two.svg"):
+        draw(path, "the digest")
+        texts.append(path.read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+    assert "the digest" in texts[0]
+
+
+def test_a_worker_that_fails_says_why(program, tmp_path, monkeypatch):
+    (tmp_path / "echo.py").write_text(
+        "from measure.workers import serve\n"
+        "def answer(request):\n"
+        "    print('not a reply')\n"
+        "    return {'half': request['value'] / 2, 'inverse': 1 / request['value']}\n"
+        "serve(answer)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    workers = program("measure.workers")
+    worker = workers.Worker("echo")
+    try:
+        assert worker.ask(value=4) == {"half": 2.0, "inverse": 0.25}
+        with pytest.raises(workers.WorkerError, match="ZeroDivisionError: division by zero"):
+            worker.ask(value=0)
+        with pytest.raises(workers.WorkerError, match="echo ended with code 0"):
+            worker.ask(value=1)
+    finally:
+        worker.close()
