@@ -5,6 +5,7 @@ python docs/make_screenshots.py --runs ONE TWO THREE
 """
 
 import argparse
+import contextlib
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from PIL import Image
 import jaxmnist
 from jaxmnist.config import apply_overrides
 
-PICTURES = Path(__file__).with_name("pictures")
+PICTURES = Path(__file__).resolve().with_name("pictures")
 # Width in pixels and colour scheme of the pictures that are made of each page.
 VIEWS = ((1280, "light"), (390, "light"), (1280, "dark"))
 # What each of the three runs changes of the default.
@@ -93,10 +94,12 @@ def main() -> None:
     from jaxmnist.report import report
 
     PICTURES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        first, *others = arguments.runs or train(Path(scratch))
+    given = [run.resolve() for run in arguments.runs or ()]
+    # From within, so that the pages show the runs' paths as a user's would be.
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        first, *others = given or train(Path("runs"))
         for name, compare in (("report", []), ("comparison", others)):
-            page = report(first, compare=compare, out=Path(scratch) / f"{name}.html")
+            page = report(first, compare=compare, out=f"{name}.html")
             for width, scheme in VIEWS:
                 picture = PICTURES / f"{name}-{width}-{scheme}.png"
                 take(page, picture, width=width, scheme=scheme)

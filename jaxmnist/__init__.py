@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("config", "datasets", "errors", "models", "step", "testing")
+_MODULES = ("config", "datasets", "errors", "models", "plan", "report", "step", "testing")
 
 __all__ = ["Result", "evaluate", "get_config", "predict", "train"]
 

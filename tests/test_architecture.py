@@ -201,6 +201,7 @@ names = {sorted(set(FILES) - {"jaxmnist.__main__"})!r}
 import os, socket, logging, warnings, random
 import absl.flags, absl.logging, numpy, jax, flax.linen, optax, grain, rich.progress
 import orbax.checkpoint, pytest, PIL.Image, filelock, platformdirs, tensorboardX
+import jinja2, matplotlib.figure
 from jax._src import xla_bridge
 def facts():
     return {{

@@ -8,6 +8,8 @@ from typing import Final
 import jaxmnist
 from jaxmnist.cli import commands
 from jaxmnist.cli.arguments import define, parse
+from jaxmnist.cli.plan import plan
+from jaxmnist.cli.report import report
 from jaxmnist.config import did_you_mean
 from jaxmnist.errors import JaxmnistError, UsageError
 
@@ -19,7 +21,11 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),
     "info": (commands.info, ["json"]),
+    "report": (report, ["workdir", "compare", "out"]),
+    "plan": (plan, ["config", "topology", "picture", "json"]),
 }
+# Commands that take more than flags, and what.
+_TAKES: Final = {"predict": " IMAGE ...", "report": " [--compare WORKDIR ...]"}
 _HELP: Final = {"-h", "--help", "-help", "--helpfull"}
 _EXAMPLES: Final = """
 jaxmnist train                              train the default configuration
@@ -79,7 +85,7 @@ def _dispatch(argv: Sequence[str]) -> None:
         raise UsageError(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; {known}")
     elif _HELP & {*arguments}:
         function, names = COMMANDS[name]
-        files = " IMAGE ..." if name == "predict" else ""
+        files = _TAKES.get(name, "")
         _, _, flags = define(names).get_help(include_special_flags=False).partition(":\n")
         print(f"{function.__doc__}\n\nusage: jaxmnist {name} [--flag=value ...]{files}\n\n{flags}")
     else:
@@ -89,7 +95,7 @@ def _dispatch(argv: Sequence[str]) -> None:
 def _run(name: str, arguments: list[str]) -> None:
     function, names = COMMANDS[name]
     flags, files = parse(name, arguments, names=names)
-    if files and name != "predict":
+    if files and name not in _TAKES:
         rule = f"flags begin with two dashes; see `jaxmnist {name} --help`"
         raise UsageError(f"jaxmnist {name} takes no argument {files[0]!r}: {rule}")
     if "workdir" in names and name != "train" and not flags.workdir:

@@ -31,28 +31,15 @@ _ENVIRONMENT: Final = {
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What XLA counts in a compiled step; of one chip.
-
-    Attributes:
-      rows: on the chip.
-      flops: floating-point operations; one of float32 counts once, however many passes it takes.
-      bytes: read and written by the program's operations.
-    """
-
-    rows: int
-    flops: float
-    bytes: float
-
-
-@dataclass(frozen=True)
 class Program:
     """What is read from the compiled step; of one chip and one step.
 
     Attributes:
       compile_seconds: of XLA, on this machine.
-      costs: of the step.
-      more_costs: of the same step compiled with more rows.
+      flops: floating-point operations; one of float32 counts once, however many passes it takes.
+      bytes_accessed: read and written by the program's operations.
+      row_flops: more of a row more, by two programs of the same step compiled for a CPU.
+      row_bytes: likewise.
       memory_bytes: arguments, results, temporary arrays and code, shared buffers once.
       state_bytes: of the train state.
       all_reduces: number of all-reduces.
@@ -63,8 +50,10 @@ class Program:
     """
 
     compile_seconds: float
-    costs: Costs
-    more_costs: Costs
+    flops: float
+    bytes_accessed: float
+    row_flops: float
+    row_bytes: float
     memory_bytes: int
     state_bytes: int
     all_reduces: int
@@ -98,5 +87,4 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
     found = json.loads(answer)
     if "fault" in found:
         raise UsageError(found["fault"])
-    costs = {name: Costs(**found[name]) for name in ("costs", "more_costs")}
-    return Program(**found | costs)
+    return Program(**found)

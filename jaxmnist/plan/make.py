@@ -85,10 +85,9 @@ def make_plan(
     chip, batch_size, rows = place.chip, config.batch_size, config.batch_size // place.chips
     dtype, precision = config.model.dtype, config.parallel.matmul_precision
     peak, rate = chip.flops[precision if dtype == "float32" else dtype], chip.memory_rate
-    one, more = program.costs, program.more_costs
     work = Work(
-        line(one.rows, one.flops / peak, more.rows, more.flops / peak),
-        line(one.rows, one.bytes / rate, more.rows, more.bytes / rate),
+        line(program.flops / peak, rows=rows, slope=program.row_flops / peak),
+        line(program.bytes_accessed / rate, rows=rows, slope=program.row_bytes / rate),
     )
     # An all-reduce moves its bytes twice, any other collective about once.
     size = program.all_reduce_bytes + sum(program.other_collectives.values()) / 2

@@ -5,8 +5,8 @@ needs the finished gradient, the all-reduce is added:
 
     t(b, n) = max((F₀ + F·b) / peak, (M₀ + M·b) / memory rate) + r(n)
 
-for b rows a chip on n chips. F₀ + F·b FLOPs and M₀ + M·b bytes go through what the compiler counts
-in two programs, of b rows and of more. An all-reduce of S bytes over n chips with links of rate w:
+for b rows a chip on n chips. F₀ + F·b FLOPs and M₀ + M·b bytes go through what is counted in the
+compiled program. An all-reduce of S bytes over n chips with links of rate w:
 
     r(n) = 2·S·(n−1)/n / (w·directions) + 2·hops·latency
 
@@ -47,9 +47,8 @@ class Work:
         return max(1, math.ceil(min((seconds - fixed) / slope for fixed, slope in lines)))
 
 
-def line(rows: int, value: float, more_rows: int, more: float) -> tuple[float, float]:
-    """The line through two points as (without rows, of a row); both are kept above zero."""
-    slope = (more - value) / (more_rows - rows)
+def line(value: float, *, rows: int, slope: float) -> tuple[float, float]:
+    """The line through a point as (without rows, of a row), both kept above zero."""
     slope = min(max(slope, 1e-9 * value / rows), value / rows)
     return value - slope * rows, slope
 

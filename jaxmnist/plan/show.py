@@ -14,13 +14,14 @@ def program_rows(plan: Plan) -> list[tuple[str, str]]:
     """What the compiled program says."""
     program, capacity = plan.program, plan.memory_capacity_bytes
     used = f"{program.memory_bytes / 1e6:,.1f} MB of {capacity / 1e9:,.1f} GB"
-    costs = (program.costs, program.more_costs)
+    row = f"{program.row_flops / 1e6:,.2f} MFLOP, {program.row_bytes / 1e6:,.2f} MB"
     others = [f"{kind} {size:,} bytes" for kind, size in program.other_collectives.items()]
     return [
         ("compile time, here", f"{program.compile_seconds:.1f} s"),
         ("memory of a chip", f"{used} ({program.memory_bytes / capacity:.2%})"),
-        *[(f"FLOPs of {c.rows:,} rows", f"{c.flops / 1e6:,.1f} MFLOP") for c in costs],
-        *[(f"memory traffic of {c.rows:,} rows", f"{c.bytes / 1e6:,.1f} MB") for c in costs],
+        ("FLOPs of a chip", f"{program.flops / 1e6:,.1f} MFLOP"),
+        ("memory traffic of a chip", f"{program.bytes_accessed / 1e6:,.1f} MB"),
+        ("a row more, on a CPU", row),
         ("all-reduces", f"{program.all_reduces} of {program.all_reduce_bytes:,} bytes together"),
         ("other collectives", ", ".join(others) or "none"),
         ("compiled with", ", ".join(f"{k} {v}" for k, v in program.versions.items())),
@@ -75,6 +76,7 @@ def draw(plan: Plan, path: Path) -> None:
     right.set(xlabel="chips", ylabel=f"batch for ≤ {SHARE:.0%} all-reduce", yscale="log")
     for axes in (left, right):
         axes.set_xscale("log", base=2)
+        axes.set_xticks([1, 8, 64, 512, 4096], ["1", "8", "64", "512", "4,096"])
         axes.grid(alpha=0.3)
     figure.savefig(path)
 

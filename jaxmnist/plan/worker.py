@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from jaxmnist.errors import ConfigError, JaxmnistError
 from jaxmnist.mesh import batch_faults, data_mesh, replicated, row_sharded
 from jaxmnist.pipeline import make_gather
 from jaxmnist.plan.chips import Topology, parse_topology
-from jaxmnist.plan.compiled import Costs, Program
+from jaxmnist.plan.compiled import Program
 from jaxmnist.runs.setup import Setup, prepare
 from jaxmnist.state import create_state
 from jaxmnist.step import Batch, make_train_step
@@ -65,31 +64,31 @@ def compile_here(config: ConfigDict, topology: Topology) -> Program:
     # Microbatches are looped over on accelerators; on the CPU they are laid out.
     task = dataclasses.replace(setup.task, unroll=strategy == "jit")
     step = make_train_step(task, mesh, strategy=strategy, deterministic_bits=bits)
-    rows = config.batch_size // mesh.size
-    more_rows = rows * max(4, 128 // rows)
-    state, batch = _arguments(setup, mesh, rows=rows)
-    _, more_batch = _arguments(setup, mesh, rows=more_rows)
-    # A second program, of more rows, tells what a row costs and what a step costs without any.
-    lowered, more_lowered = step.lower(state, batch), step.lower(state, more_batch)
-    with ThreadPoolExecutor(1) as pool:
-        more_compiled = pool.submit(lambda: [part.compile() for part in more_lowered])
-        start = time.monotonic()
-        compiled = [part.compile() for part in lowered]
-        seconds = time.monotonic() - start
-        programs: dict[int, Any] = {rows: compiled, more_rows: more_compiled.result()}
+    state, batch = _arguments(setup, mesh, rows=config.batch_size // mesh.size)
+    lowered = step.lower(state, batch)
+    start = time.monotonic()
+    compiled = [part.compile() for part in lowered]
+    seconds = time.monotonic() - start
+    alone, few = make_train_step(setup.task, setup.mesh), 16 * accumulate
+    small, large = (
+        _costs(alone.compile(*_arguments(setup, setup.mesh, rows=rows))) for rows in (few, 2 * few)
+    )
+    row_flops, row_bytes = ((b - a) / few for a, b in zip(small, large, strict=True))
     loops, notes = 1 if task.unroll else accumulate, list[str]()
-    if compiled[0].cost_analysis() is None:
-        alone = make_train_step(setup.task, setup.mesh)
-        programs = {b: alone.compile(*_arguments(setup, setup.mesh, rows=b)) for b in programs}
-        loops, notes = 1, ["FLOPs and memory traffic: of a chip's share, compiled for a CPU"]
-    if loops > 1:  # XLA counts the body of a loop once
+    if compiled[0].cost_analysis() is not None:
+        # XLA counts the body of a loop once.
+        flops, traffic = (loops * count for count in _costs(compiled))
+    else:
+        more_rows = config.batch_size // mesh.size - few
+        flops, traffic = small[0] + row_flops * more_rows, small[1] + row_bytes * more_rows
+        loops, notes = 1, ["FLOPs and memory traffic: of the step compiled for a CPU"]
+    if loops > 1:
         notes = ["FLOPs and memory traffic: of one microbatch, times train.accumulate"]
     if config.train.steps_per_call > 1 or config.pipeline.resident == "on":
         notes.append("compiled with one step a call, its batch handed over by the host")
-    one, more = (Costs(b, *_costs(parts, times=loops)) for b, parts in programs.items())
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    sizes = (one, more, _memory(compiled), state_bytes)
-    return Program(seconds, *sizes, *_collectives(compiled), _versions(), notes)
+    costs = (flops, traffic, row_flops, row_bytes, _memory(compiled), state_bytes)
+    return Program(seconds, *costs, *_collectives(compiled), _versions(), notes)
 
 
 def _devices(topology: Topology) -> Any:
@@ -122,11 +121,10 @@ def _arguments(setup: Setup, mesh: Any, *, rows: int) -> tuple[Any, Any]:
     return placed(state, replicated(mesh)), placed(batch, row_sharded(mesh))
 
 
-def _costs(compiled: Any, *, times: int) -> tuple[float, float]:
-    """FLOPs and bytes of the programs of a step."""
+def _costs(compiled: Any) -> list[float]:
+    """FLOPs and bytes that XLA counts in the programs of a step."""
     found = [part.cost_analysis() for part in compiled]
-    sums = [sum(costs[key] for costs in found) for key in ("flops", "bytes accessed")]
-    return times * sums[0], times * sums[1]
+    return [sum(costs[key] for costs in found) for key in ("flops", "bytes accessed")]
 
 
 def _memory(compiled: Any) -> int:

@@ -72,7 +72,9 @@ def curves(series: Sequence[Series], *, scale: str) -> Markup:
 
     def draw(axes: Axes) -> None:
         for s in series:
-            y = np.clip(1 - s.y, 1e-5, 1) if scale == "accuracy" else s.y
+            # A logarithm has no place for zero; what is smaller is drawn at the edge.
+            bounded = {"accuracy": np.clip(1 - s.y, 1e-5, 1), "log": np.maximum(s.y, 1e-9)}
+            y = bounded.get(scale, s.y)
             look: dict[str, Any] = {"marker": "o", "ms": 4, "lw": 1.8} if s.dots else {"lw": 1.2}
             axes.plot(_thinned(s.x), _thinned(y), color=_SERIES[s.color % COLORS], **look)
         axes.set(xlabel="epoch", yscale="linear" if scale == "linear" else "log")

@@ -118,12 +118,10 @@ def load_run(
     place = Workdir(Path(workdir))
     config = read_config(place)
     info = find_checkpoint(place, step)
-    with config.unlocked():
-        # Evaluating does not need the devices that trained.
-        config.parallel.devices = None
-        config.parallel.deterministic = False
+    # Evaluating does not need the devices that trained.
+    config.parallel.devices, config.parallel.deterministic = None, False
     setup = prepare(config, training=False, **parts)
-    state = restore(place.checkpoints, info, setup.initial_state())
+    state = restore(place.checkpoints, info, setup.state_shapes())
     return setup, state, info
 
 

@@ -28,6 +28,7 @@ class Recorder:
 
     Attributes:
       history: the records of metrics.jsonl.
+      evaluator: evaluates the states of the run.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Recorder:
     ):
         """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
-        self._evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
+        self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step
         self._logged, self._logged_seconds = step, clock.total("train")
         self._writers: list[Writer] = []
@@ -52,10 +53,6 @@ class Recorder:
         """The record of the best state by validation so far; None without validation examples."""
         scores = [r for r in self.history if r["split"] == "validation"]
         return max(scores, key=lambda r: (r["accuracy"], -r["loss"]), default=None)
-
-    def compile(self, state: TrainState) -> None:
-        """Compiles the evaluation ahead of its first use."""
-        self._evaluator.compile(state)
 
     def log(self, state: TrainState, step: int) -> TrainState:
         """Reads the window of metrics, the only device-to-host read there is, and empties it.
@@ -140,7 +137,7 @@ class Recorder:
     def _timed(self, state: TrainState, split: str, stop: Callable[[], bool]) -> Evaluation | None:
         jax.block_until_ready(state)  # the steps before are training time
         with self._clock.part("eval"):
-            return self._evaluator.run(state, split, stop=stop)
+            return self.evaluator.run(state, split, stop=stop)
 
     def _write(self, split: str, step: int, values: dict[str, float], left_s: float = 0.0) -> None:
         record = {"split": split, "step": step, "epoch": self._setup.epoch(step)} | values
@@ -153,9 +150,7 @@ class Recorder:
         if bad_step >= 0:
             place = self._place.checkpoints / str(self._saved)
             saved = f"step {self._saved}, in {place}" if self._saved else "none was saved"
-            where = f"at step {bad_step} (learning rate {learning_rate:.3g})"
-            fault = (
-                f"the loss or the update was not finite {where}; the last good checkpoint: {saved}"
-            )
+            fault = f"was not finite at step {bad_step} (learning rate {learning_rate:.3g})"
+            fault = f"the loss or the update {fault}; the last good checkpoint: {saved}"
             repair = "Lower optimizer.learning_rate, set optimizer.clip_norm, or look at the data"
             raise NonFiniteLossError(f"{fault}. {repair}")

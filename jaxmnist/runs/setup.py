@@ -23,7 +23,7 @@ from jaxmnist.augment import Augment, make_augment
 from jaxmnist.config import Duration, next_due, to_steps, training_length, validate
 from jaxmnist.datasets import Dataset
 from jaxmnist.errors import ConfigError, DataError
-from jaxmnist.mesh import batch_faults, data_mesh, prepare_backend, replicate
+from jaxmnist.mesh import batch_faults, data_mesh, prepare_backend, replicate, replicated
 from jaxmnist.metrics import cross_entropy
 from jaxmnist.models import CONVOLUTIONS, ModelFunctions, make_model, model_functions
 from jaxmnist.optim import make_optimizer, make_schedule
@@ -99,8 +99,16 @@ class Setup:
         """The state before the first step, on every device."""
         key = stream_key(self.config.seed, INIT_STREAM, 0)
         variables = jax.device_get(jax.jit(self.model.init)(key))
-        ema = self.config.train.ema_decay is not None
-        return replicate(jax.device_get(create_state(variables, self.task.tx, ema=ema)), self.mesh)
+        return replicate(jax.device_get(self._state_of(variables)), self.mesh)
+
+    def state_shapes(self) -> TrainState:
+        """Shapes and places of the state's arrays, to restore it without making it before."""
+        shapes, place = jax.eval_shape(self._state_of, self.model.variables), replicated(self.mesh)
+        with_place = functools.partial(jax.ShapeDtypeStruct, sharding=place)
+        return jax.tree.map(lambda x: with_place(x.shape, x.dtype), shapes)
+
+    def _state_of(self, variables: Any) -> TrainState:
+        return create_state(variables, self.task.tx, ema=self.config.train.ema_decay is not None)
 
 
 def prepare(

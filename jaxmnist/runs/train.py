@@ -93,9 +93,10 @@ def train(
             checkpoint.check_same_data(found.notes, setup.data.digest, workdir=path)
         clock = Clock(found.notes["seconds"] if found else None)
         clock.switch("compile")
-        state = setup.initial_state()
-        if found is not None:
-            state = checkpoint.restore(place.checkpoints, found, state)
+        if found is None:
+            state = setup.initial_state()
+        else:
+            state = checkpoint.restore(place.checkpoints, found, setup.state_shapes())
             terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
         # Not before: a run that is refused leaves the configuration as it was.
         open_workdir(path, config, allow_config_change=True, write=first)
@@ -208,7 +209,7 @@ def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
     )
     batches = _placed_batches(setup, start=setup.steps - 1)
     with ThreadPoolExecutor(1) as pool:
-        evaluation = pool.submit(recorder.compile, state)
+        evaluation = pool.submit(recorder.evaluator.compile, state)
         train_step.compile(state, next(batches)[1])
         evaluation.result()
     batches.close()

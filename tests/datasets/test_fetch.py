@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxmnist.errors import DataError
-from jaxmnist.zoo.idx.fetch import cache_directory, fetch
+from jaxmnist.zoo.idx.download import cache_directory, fetch
 
 GOOD = b"the good content" * 1000
 
@@ -33,7 +33,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("jaxmnist.zoo.idx.fetch._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("jaxmnist.zoo.idx.download._TIMEOUT_S", 0.2)
 
 
 def fetch_all(target, *urls, tried=()):
@@ -91,7 +91,7 @@ def test_the_error_lists_what_was_tried_with_the_reason_and_the_repair(
 
 def test_a_mirror_that_drips_is_given_up_at_the_deadline(mirror, target, monkeypatch):
     mirror.answers = {"/a": GOOD}
-    monkeypatch.setattr("jaxmnist.zoo.idx.fetch._DEADLINE_S", 0.0)
+    monkeypatch.setattr("jaxmnist.zoo.idx.download._DEADLINE_S", 0.0)
     with pytest.raises(DataError, match="not complete after 0 s"):
         fetch_all(target, f"{mirror.url}/a")
 
@@ -116,7 +116,7 @@ def test_a_cache_directory_that_cannot_be_made_is_named(tmp_path):
 
 PROGRAM = """
 import pathlib, sys
-from jaxmnist.zoo.idx.fetch import fetch
+from jaxmnist.zoo.idx.download import fetch
 def verify(path):
     if not path.exists():
         from jaxmnist.errors import DataError

@@ -54,9 +54,10 @@ def test_it_agrees_with_the_plain_step():
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
-def test_a_batch_that_eight_shards_cannot_share_is_refused():
-    with pytest.raises(ConfigError, match=r"batch_size.*36.*8 .*32 or 40"):
-        small_config(batch_size=36, parallel__deterministic=True)
+def test_a_batch_that_eight_shards_cannot_share_is_refused(tmp_path):
+    config = small_config(batch_size=36, parallel__deterministic=True)
+    with pytest.raises(ConfigError, match=r"batch_size=36 .*8 virtual shards.*32 or 40"):
+        jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
 
 
 def test_devices_that_cannot_share_eight_shards_are_refused(tmp_path):

@@ -15,7 +15,7 @@ QUICK = {"process_slices_swapped", "all_reduce_inside_the_accumulation"}
 
 def run_proof(proof, *options):
     """Runs one shipped proof, unmodified, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(
         [*command, "-p", "proofs.faults", "--runslow", *options, proof],

@@ -49,13 +49,9 @@ def trained(strategy, devices, *, steps_per_call, resident, cuts=None):
     return jax.device_get(state)
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=SLOW), 4])
-@pytest.mark.parametrize(
-    "strategy", ["shard_map", *(pytest.param(name, marks=SLOW) for name in STRATEGIES[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_several_steps_in_a_call_equal_one_by_one(strategy, devices):
     one = trained(strategy, devices, steps_per_call=1, resident=False)
     streamed = trained(strategy, devices, steps_per_call=K, resident=False)
@@ -68,9 +64,8 @@ def test_several_steps_in_a_call_equal_one_by_one(strategy, devices):
         assert bits_equal(streamed, one)
 
 
-@pytest.mark.parametrize(
-    "strategy", ["pmap", *(pytest.param(name, marks=SLOW) for name in ("shard_map", "jit"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_data_on_the_devices_change_no_bit(strategy):
     streamed = trained(strategy, 4, steps_per_call=1, resident=False)
     resident = trained(strategy, 4, steps_per_call=1, resident=True)
@@ -91,7 +86,7 @@ def one_by_one(tmp_path_factory):
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"train.steps_per_call": 5},
+        pytest.param({"train.steps_per_call": 5}, marks=pytest.mark.slow),
         pytest.param({"pipeline.resident": "on"}, marks=pytest.mark.slow),
         {"train.steps_per_call": 16, "pipeline.resident": "on"},
     ],

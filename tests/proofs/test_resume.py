@@ -46,7 +46,7 @@ VARIANTS = {
 }
 # The n-th call of a function, and on which side of it the process kills itself.
 MOMENTS = {
-    "a step is under way": ("jaxmnist.step.call:Step.__call__", 17, "after"),
+    "a step is under way": ("jaxmnist.step.body:Step.__call__", 17, "after"),
     "an evaluation is under way": ("jaxmnist.runs.evaluate:place_batch", 15, "before"),
     "an epoch is over": ("jaxmnist.runs.recorder:Recorder.evaluate", 2, "before"),
     "an epoch is evaluated": ("jaxmnist.runs.recorder:Recorder.evaluate", 2, "after"),
@@ -54,7 +54,7 @@ MOMENTS = {
     "a save is not sealed": ("jaxmnist.checkpoint:CheckpointWriter._seal", 2, "before"),
     "a save is not committed": ("jaxmnist.checkpoint:CheckpointWriter._seal", 3, "after"),
     "an old checkpoint is removed": ("shutil:rmtree", 1, "before"),
-    "a line is not flushed": ("jaxmnist.writers:JsonlWriter.write", 4, "after"),
+    "a line is written": ("jaxmnist.writers:JsonlWriter.write", 4, "after"),
     "the lines are to be cut back": ("jaxmnist.runs.recorder:drop_after", 1, "before"),
     "the lines are half cut back": ("pathlib:Path.replace", 2, "before"),
     "the configuration is half written": ("pathlib:Path.replace", 1, "before"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxmnist.datasets.dataset import Dataset, assemble
 from jaxmnist.errors import DataError
-from jaxmnist.zoo.idx.fetch import cache_directory, fetch
+from jaxmnist.zoo.idx.download import cache_directory, fetch
 from jaxmnist.zoo.idx.reader import HashedArray, read_idx
 
 # The largest file of a known set has 47 MB; no mirror may send, or unpack to, more than this.
