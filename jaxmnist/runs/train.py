@@ -82,7 +82,8 @@ def train(
         setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
         first = jax.process_index() == 0
         path, change = _path(workdir, setup), allow_config_change
-        place = open_workdir(path, config, allow_config_change=change, write=False)
+        new = first and not (path / "config.json").exists()
+        place = open_workdir(path, config, allow_config_change=change, write=new)
         terminal = stack.enter_context(Terminal(quiet=quiet or not first))
         resume = resume_command(place, command)
         terminal.start(panel_rows(setup, place, resume), total_steps=setup.steps)
@@ -99,7 +100,7 @@ def train(
             state = checkpoint.restore(place.checkpoints, found, setup.state_shapes())
             terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
         # Not before: a run that is refused leaves the configuration as it was.
-        open_workdir(path, config, allow_config_change=True, write=first)
+        open_workdir(path, config, allow_config_change=True, write=first and not new)
         step = found.step if found else 0
         if step > setup.steps:
             rule = f"{step:,} steps, more than the {setup.steps:,} of this configuration"

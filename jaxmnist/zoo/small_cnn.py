@@ -68,4 +68,5 @@ class SmallCNN(nn.Module):
 def _conv_relu_pool(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     layout = ("NHWC", "HWIO", "NHWC")
     x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
-    return nn.avg_pool(nn.relu(x + bias), (2, 2), strides=(2, 2))
+    pooled: jax.Array = nn.avg_pool(nn.relu(x + bias), (2, 2), strides=(2, 2))
+    return pooled

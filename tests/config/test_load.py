@@ -31,7 +31,7 @@ def changes(config):
     return {name: value for name, value in values.items() if value != normal[name]}
 
 
-@pytest.mark.parametrize("name", ["debug", "default", "seed"])
+@pytest.mark.parametrize("name", ["debug", "default", "seed", "speedrun"])
 def test_a_shipped_configuration_is_valid_and_has_a_run_card(name):
     validate(get_config(name))
     card = shipped_configs()[name].read_text().split('"""')[1]
@@ -40,7 +40,7 @@ def test_a_shipped_configuration_is_valid_and_has_a_run_card(name):
 
 
 def test_the_shipped_configurations_are_these():
-    assert list(shipped_configs()) == ["debug", "default", "seed"]
+    assert list(shipped_configs()) == ["debug", "default", "seed", "speedrun"]
     assert changes(get_config("default")) == {}
     assert changes(get_config("seed")) == {
         "batch_size": 64,

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -333,7 +334,7 @@ class TestCommand:
 
 @pytest.mark.slow
 class TestCompiled:
-    """Needs libtpu (extra `plan`); takes a minute or two."""
+    """Needs libtpu (extra `plan`); takes minutes."""
 
     def test_the_step_for_a_tpu_has_exactly_one_all_reduce(self, monkeypatch):
         before = dict(os.environ)
@@ -349,6 +350,20 @@ class TestCompiled:
         assert program.flops == pytest.approx(32 * 27.4e6, rel=0.1)
         assert program.row_flops == pytest.approx(27.4e6, rel=0.1)
         assert os.environ == before
+
+    @pytest.mark.parametrize(
+        "name", ["v5e:16x16", "v5e:2x4", "v4:2x2x2", "v5p:2x2x2", "v6e:2x4", "h100:8"]
+    )
+    def test_the_default_step_is_planned_in_four_minutes(self, name):
+        if name == "h100:8" and not importlib.util.find_spec("jax_cuda12_plugin"):
+            pytest.skip("jax_cuda12_plugin is not installed")
+        start = time.monotonic()
+        found = plan(config(), name)
+        assert time.monotonic() - start < 240
+        assert found.program.all_reduces == 1
+        assert found.program.other_collectives == {}
+        assert found.program.memory_bytes < found.memory_capacity_bytes
+        assert found.prediction.chips * found.rows == 256
 
     def test_strategies_and_microbatches_reduce_once_too(self):
         for keys in (

@@ -56,7 +56,7 @@ def test_it_agrees_with_the_plain_step():
 
 def test_a_batch_that_eight_shards_cannot_share_is_refused(tmp_path):
     config = small_config(batch_size=36, parallel__deterministic=True)
-    with pytest.raises(ConfigError, match=r"batch_size=36 .*8 virtual shards.*32 or 40"):
+    with pytest.raises(ConfigError, match=r"batch_size=36 .*multiple of 8 .*shards.*32 or 40"):
         jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
 
 
