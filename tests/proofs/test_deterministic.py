@@ -28,7 +28,8 @@ def test_a_run_has_the_same_bits(variant, devices):
     assert bits_equal(learned(many), learned(one))
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_one_step_with_everything_on_has_the_same_bits(accumulate):
     def gradient(devices):
         return first_gradient(

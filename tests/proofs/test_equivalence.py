@@ -103,7 +103,7 @@ def first_gradient(strategy, devices, *, batch, model=None, deterministic_bits=F
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_the_gradient_of_one_step_counts_each_row_once(strategy, accumulate, devices):
     """With padding spread unevenly, a mean of the devices' means would be another number."""
     batch = padded_batch()

@@ -10,7 +10,7 @@ import pytest
 from proofs.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
-QUICK = {"process_slices_swapped", "all_reduce_inside_the_accumulation"}
+QUICK = {"all_reduce_inside_the_accumulation"}
 
 
 def run_proof(proof, *options):
