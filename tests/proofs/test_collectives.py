@@ -27,7 +27,7 @@ def compiled_train_step(strategy, devices, *, model=None, deterministic_bits=Fal
 
 @pytest.mark.parametrize("strategy", ["shard_map", "pmap"])
 @pytest.mark.parametrize(("accumulate", "unroll"), [(1, False), (4, True), (4, False)])
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_a_step_has_one_all_reduce_of_parameters_and_metrics(strategy, devices, accumulate, unroll):
     programs, parameters = compiled_train_step(
         strategy, devices, accumulate=accumulate, unroll=unroll

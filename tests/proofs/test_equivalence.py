@@ -28,7 +28,10 @@ COMBINATIONS = [
 ]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=() if "norm" in v else pytest.mark.slow) for v in VARIANTS],
+)
 def test_a_run_agrees_with_a_second_implementation(variant, record_property):
     """Plain loops over rows on one device, written without the library's step."""
     _, model, told = VARIANTS[variant]

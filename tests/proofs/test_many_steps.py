@@ -100,6 +100,7 @@ def test_a_run_has_the_same_bits_and_lines(overrides, one_by_one, tmp_path):
         assert mine == other
 
 
+@pytest.mark.slow
 def test_a_run_that_is_broken_off_between_calls_resumes_exactly(one_by_one, tmp_path):
     overrides = {"train.steps_per_call": 5, "pipeline.resident": "on"}
     with crash_at(12), pytest.raises(CrashError):

@@ -238,6 +238,7 @@ class TestDamagedCheckpoints:
         assert len(noticed) > 5 and "manifest.json" in noticed
         assert newest_good(places)[0].step == 20
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "commit_success.txt"])
     def test_only_the_time_of_commit_may_hold_a_bit_that_is_not_noticed(self, run, name):
         places = run / "checkpoints"
