@@ -166,16 +166,17 @@ def double_counted_padding():
 
 def resumed_one_batch_late():
     """The batch after the checkpoint is left out."""
+    from jaxmnist import pipeline
     from jaxmnist.runs import train
 
-    source = train.BatchSource
+    source = pipeline.BatchSource
 
     def faulty(split, *, calls, **kwargs):
         late = bool(calls[0].start)
         later = [range(steps.start + late, steps.stop + late) for steps in calls]
         return source(split, calls=later, **kwargs)
 
-    train.BatchSource = faulty
+    pipeline.BatchSource = train.BatchSource = faulty
 
 
 def process_slices_swapped():
