@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("config", "datasets", "errors", "models", "plan", "report", "step", "testing")
+_MODULES = (
+    "callbacks",
+    "config",
+    "datasets",
+    "errors",
+    "models",
+    "plan",
+    "report",
+    "step",
+    "testing",
+)
 
 __all__ = ["Result", "evaluate", "get_config", "predict", "train"]
 

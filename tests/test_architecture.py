@@ -35,6 +35,7 @@ LAYERS = {
     "optim": 1,
     "augment": 1,
     "state": 1,
+    "callbacks": 2,
     "step": 2,
     "checkpoint": 2,
     "pipeline": 2,

@@ -1,11 +1,12 @@
 """What a run writes down while it goes: metrics, evaluations, checkpoints, the best step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import jax
 
+from jaxmnist.callbacks import Callback
 from jaxmnist.checkpoint import CheckpointWriter
 from jaxmnist.clock import Clock
 from jaxmnist.errors import NonFiniteLossError
@@ -32,9 +33,17 @@ class Recorder:
     """
 
     def __init__(
-        self, setup: Setup, place: Workdir, terminal: Terminal, clock: Clock, *, step: int
+        self,
+        setup: Setup,
+        place: Workdir,
+        terminal: Terminal,
+        clock: Clock,
+        *,
+        step: int,
+        callbacks: Sequence[Callback] = (),
     ):
         """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
+        self._callbacks = callbacks
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step
@@ -53,6 +62,11 @@ class Recorder:
         """The record of the best state by validation so far; None without validation examples."""
         scores = [r for r in self.history if r["split"] == "validation"]
         return max(scores, key=lambda r: (r["accuracy"], -r["loss"]), default=None)
+
+    def stepped(self, state: TrainState, step: int) -> None:
+        """Tells the callbacks of a step."""
+        for callback in self._callbacks:
+            callback.on_step(step, state)
 
     def log(self, state: TrainState, step: int) -> TrainState:
         """Reads the window of metrics, the only device-to-host read there is, and empties it.
@@ -85,7 +99,7 @@ class Recorder:
         split = "validation" if "validation" in self._setup.data.splits else "test"
         if any(r["split"] == split and r["step"] == step for r in self.history):
             return False  # an earlier part of the run was stopped right after this line
-        result = self._timed(state, split, stop)
+        result = self._timed(state, step, split, stop)
         if result is None:
             return False
         self._write(split, step, {"loss": result.loss, "accuracy": result.accuracy})
@@ -98,7 +112,7 @@ class Recorder:
 
     def test(self, state: TrainState, step: int) -> Evaluation:
         """The evaluation of a state on the test split; that of the last step is made only once."""
-        result = self._tests.get(step) or self._timed(state, "test", lambda: False)
+        result = self._tests.get(step) or self._timed(state, step, "test", lambda: False)
         assert result is not None  # nobody asks this one to stop
         self._tests[step] = result
         return result
@@ -121,6 +135,8 @@ class Recorder:
             notes["metrics"] = self.history[-1] if self.history else {}
             self._checkpoints.save(step, state, notes)
             self._saved = step
+        for callback in self._callbacks:
+            callback.on_checkpoint(step, state)
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on disk."""
@@ -134,10 +150,16 @@ class Recorder:
                 stack.callback(writer.close)
             self._checkpoints.close()
 
-    def _timed(self, state: TrainState, split: str, stop: Callable[[], bool]) -> Evaluation | None:
+    def _timed(
+        self, state: TrainState, step: int, split: str, stop: Callable[[], bool]
+    ) -> Evaluation | None:
         jax.block_until_ready(state)  # the steps before are training time
         with self._clock.part("eval"):
-            return self.evaluator.run(state, split, stop=stop)
+            result = self.evaluator.run(state, split, stop=stop)
+        if result is not None:
+            for callback in self._callbacks:
+                callback.on_evaluation(step, split, result, state)
+        return result
 
     def _write(self, split: str, step: int, values: dict[str, float], left_s: float = 0.0) -> None:
         record = {"split": split, "step": step, "epoch": self._setup.epoch(step)} | values

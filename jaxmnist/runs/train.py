@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from jaxmnist import checkpoint
+from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
 from jaxmnist.mesh import replicate
@@ -42,6 +43,7 @@ def train(
     model: nn.Module | None = None,
     tx: optax.GradientTransformation | None = None,
     loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    callbacks: Sequence[Callback] = (),
     allow_config_change: bool = False,
     quiet: bool = False,
     command: Sequence[str] = (),
@@ -56,6 +58,7 @@ def train(
       model: a linen module in place of the configured one.
       tx: an optimizer in place of the configured one.
       loss: `loss(logits, labels)`, each row's loss [b], in place of cross-entropy.
+      callbacks: called at the steps, evaluations and checkpoints, in this order.
       allow_config_change: resume although keys differ that decide what is computed.
       quiet: print nothing.
       command: the command line to show where it is told how to resume, without --workdir.
@@ -108,13 +111,16 @@ def train(
             raise WorkdirError(f"the run in {place.path} has made {rule}: {repair}")
 
         # ---- The steps, unless an earlier run has made them all.
-        recorder = Recorder(setup, place, terminal, clock, step=step)
+        recorder = Recorder(setup, place, terminal, clock, step=step, callbacks=callbacks)
         stack.callback(recorder.close)
         finished = step == setup.steps
         if finished and (values := read_result(place)) is not None:
             terminal.finish(values, place)
             return Result.from_dict(values, place.path, recorder.history, state)
         train_step = None if finished else _compiled(setup, state, recorder)
+        for callback in callbacks:
+            stack.callback(callback.on_end)
+            callback.on_start(place.path, step, setup.steps)
         clock.switch("train")
         go_on = functools.partial(_raise_if_stopped, setup, recorder, stop, resume)
         state = _loop(setup, train_step, state, step, recorder=recorder, stop=stop, go_on=go_on)
@@ -155,6 +161,7 @@ def _loop(
         in_flight.append(sums)
         if len(in_flight) > limit:
             jax.block_until_ready(in_flight.popleft())
+        recorder.stepped(state, step)
         last, improved = step == setup.steps, False
         if last or step == 1 or setup.due(step, config.log.every):
             state = recorder.log(state, step)
