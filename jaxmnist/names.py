@@ -6,7 +6,7 @@ from typing import Any
 from jaxmnist.errors import ConfigError
 
 
-def resolve(path: str, *, key: str) -> Any:
+def resolve(path: str, *, key: str = "") -> Any:
     """The object at "package.module:name"; importing the module is the only thing that runs.
 
     Args:

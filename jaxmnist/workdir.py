@@ -3,6 +3,8 @@
 import datetime
 import itertools
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,12 @@ class Workdir:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.result = path / "result.json"
+
+    def resume_command(self, command: Sequence[str]) -> str:
+        """What to type to go on here: a command line without --workdir, or a call in Python."""
+        if command:
+            return shlex.join([*command, f"--workdir={self.path}"])
+        return f"jaxmnist.train(config, workdir={str(self.path)!r})"
 
 
 def fresh_path(name: str, *, under: Path = Path("runs")) -> Path:

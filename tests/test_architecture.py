@@ -39,13 +39,12 @@ LAYERS = {
     "step": 2,
     "checkpoint": 2,
     "pipeline": 2,
-    "terminal": 2,
     "runs": 3,
     "cli": 4,
 }
 # They stand beside the layers: the lazy façade, `python -m jaxmnist`, and what the core does not
 # import: parts that a name in the configuration or a command leads to, and the tools for tests.
-BESIDE = {"__init__", "__main__", "testing", "zoo", "report", "plan"}
+BESIDE = {"__init__", "__main__", "testing", "zoo", "report", "plan", "display"}
 
 
 def name_of(path: Path) -> str:

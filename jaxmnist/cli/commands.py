@@ -29,7 +29,7 @@ def evaluate(flags: Any) -> None:
 
 def print_evaluation(result: Any, *, title: str) -> None:
     """Prints loss, accuracy, accuracy by class and the confusion matrix of an `Evaluation`."""
-    from jaxmnist.terminal import print_table
+    from jaxmnist.display.terminal import print_table
 
     shares = ("none" if share is None else f"{share:.2%}" for share in result.per_class)
     counts = ([n or "·" for n in row] for row in result.confusion)
@@ -77,6 +77,6 @@ def _show(found: Any, rows: Sequence[Any], *, header: Sequence[str], as_json: bo
     if as_json:
         print(json.dumps(found))
     else:
-        from jaxmnist.terminal import print_table
+        from jaxmnist.display.terminal import print_table
 
         print_table(header, rows)

@@ -36,8 +36,8 @@ def plan(flags: Any) -> None:
 
 
 def _print(plan: Any) -> None:
+    from jaxmnist.display.terminal import print_table
     from jaxmnist.plan.show import SCALING_HEADER, prediction_rows, program_rows, scaling_rows
-    from jaxmnist.terminal import print_table
 
     print(f"{plan.topology}: {plan.chip}, batch {plan.batch_size:,}, {plan.rows:,} rows a chip")
     print("\nComputed: read from the train step that XLA compiled for these chips")

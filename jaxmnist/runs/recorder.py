@@ -15,7 +15,6 @@ from jaxmnist.metrics import Evaluation, Window
 from jaxmnist.runs.evaluate import Evaluator
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState
-from jaxmnist.terminal import Terminal
 from jaxmnist.workdir import Workdir
 from jaxmnist.writers import JsonlWriter, TensorBoardWriter, Writer, drop_after, read_records
 
@@ -36,7 +35,7 @@ class Recorder:
         self,
         setup: Setup,
         place: Workdir,
-        terminal: Terminal,
+        terminal: Any,
         clock: Clock,
         *,
         step: int,

@@ -22,17 +22,19 @@ from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
 from jaxmnist.mesh import replicate
+from jaxmnist.names import resolve
 from jaxmnist.pipeline import BatchSource, placed_ahead, process_rows, train_batches
-from jaxmnist.runs.panel import panel_rows, resume_command
 from jaxmnist.runs.recorder import Recorder
 from jaxmnist.runs.result import Best, Result, describe_devices, summarize, versions
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
 from jaxmnist.step import Several, Step, make_train_step, place_batch
-from jaxmnist.terminal import Terminal
 from jaxmnist.workdir import Workdir, fresh_path, open_workdir, read_result
 from jaxmnist.writers import write_atomically
+
+# Found by name, so that the core needs no library of the terminal.
+TERMINAL = "jaxmnist.display.terminal:Terminal"
 
 
 def train(
@@ -87,9 +89,9 @@ def train(
         path, change = _path(workdir, setup), allow_config_change
         new = first and not (path / "config.json").exists()
         place = open_workdir(path, config, allow_config_change=change, write=new)
-        terminal = stack.enter_context(Terminal(quiet=quiet or not first))
-        resume = resume_command(place, command)
-        terminal.start(panel_rows(setup, place, resume), total_steps=setup.steps)
+        terminal = stack.enter_context(resolve(TERMINAL)(quiet=quiet or not first))
+        resume = place.resume_command(command)
+        terminal.introduce(setup, place, resume)
 
         # ---- The state: fresh, or as the newest sound checkpoint left it.
         found = _newest_checkpoint(place, terminal)
@@ -190,7 +192,7 @@ def _path(workdir: str | Path | None, setup: Setup) -> Path:
     return fresh_path(setup.data.name) if workdir is None else Path(workdir)
 
 
-def _newest_checkpoint(place: Workdir, terminal: Terminal) -> checkpoint.CheckpointInfo | None:
+def _newest_checkpoint(place: Workdir, terminal: Any) -> checkpoint.CheckpointInfo | None:
     """The newest sound checkpoint, the same on all processes; damaged newer ones are set aside."""
     step = -1
     if jax.process_index() == 0:

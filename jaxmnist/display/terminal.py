@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from jaxmnist.display.panel import panel_rows
+from jaxmnist.runs.setup import Setup
 from jaxmnist.workdir import Workdir
 
 
@@ -24,8 +26,12 @@ class Terminal:
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._task = self._progress.add_task("training", metrics="", start=False)
 
+    def introduce(self, setup: Setup, place: Workdir, resume: str) -> None:
+        """Shows what a run runs on, before its first step."""
+        self.start(panel_rows(setup, place, resume), total_steps=setup.steps)
+
     def start(self, rows: Sequence[tuple[str, str]], *, total_steps: int) -> None:
-        """Shows what the run runs on."""
+        """Shows names and values, and begins the bar."""
         if self._live:
             grid = Table.grid(padding=(0, 2))
             for row in rows:

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from jaxmnist.cli.commands import print_evaluation
+from jaxmnist.display.terminal import Terminal, print_table
 from jaxmnist.metrics import Evaluation
-from jaxmnist.terminal import Terminal, print_table
 from jaxmnist.workdir import Workdir
 
 ROWS = [

@@ -1,20 +1,10 @@
 """What a run says about itself before its first step."""
 
-import shlex
-from collections.abc import Sequence
-
 import jax
 
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import parameter_count
 from jaxmnist.workdir import Workdir
-
-
-def resume_command(place: Workdir, command: Sequence[str]) -> str:
-    """What to type to go on in a work directory."""
-    if command:
-        return shlex.join([*command, f"--workdir={place.path}"])
-    return f"jaxmnist.train(config, workdir={str(place.path)!r})"
 
 
 def panel_rows(setup: Setup, place: Workdir, resume: str) -> list[tuple[str, str]]:
