@@ -1,8 +1,9 @@
 """What the library adds to its bare step: loop, data, checkpoints, all-reduce, exact bits, K steps.
 
 loop            `jaxmnist.train` against the bare step: the same executable, the same batch size,
-                the same bound on steps under way. Bare before, loop, bare after, and so on; a
-                loop is compared with the mean of its neighbours.
+                the same bound on steps under way, in one run. They take turns of 40 steps,
+                bare, loop, bare, and so on; a turn of the loop, with its two lines of metrics,
+                is compared with the mean of its neighbours.
 data wait       share of the loop's time in which it waits for its next batch
 checkpoint      share of the run that waits for a checkpoint, one saved each epoch
 all-reduce      time of the step's one all-reduce alone, as a share of the step; at most that
@@ -14,6 +15,7 @@ K steps a call  the loop with `train.steps_per_call` against one step a call, an
   python benchmarks/overhead.py --batches=64,256,1024
 """
 
+import itertools
 import statistics
 import sys
 
@@ -33,6 +35,7 @@ def parser():
         "--deterministic_batches", type=numbers, default=[1024], help="those of deterministic mode"
     )
     options.add_argument("--steps_per_call", type=int, default=16, help="K; 16 by default")
+    options.add_argument("--turns", type=int, default=20, help="turns of the loop; 20 by default")
     options.add_argument("--conv", default="auto", help="auto, xla or winograd")
     options.add_argument(
         "--checkpoint_epochs", type=float, default=2.0, help="length of the run that saves"
@@ -58,13 +61,13 @@ class Bench:
         k = overrides.pop("train.steps_per_call", 1)
         return BareStep.captured(overrides, dataset=self.dataset, steps_per_call=k)
 
-    def loop(self, batch, *, steps, **keys):
+    def loop(self, batch, *, steps, alternation=None, **keys):
         """A run of the real loop that saves and evaluates only at its end."""
         from measure.steps import JUST_TRAIN, configured, run_loop
 
         overrides = {"batch_size": batch, "model.conv": self.arguments.conv}
         config = configured(overrides | JUST_TRAIN | {"train.steps": steps} | keys)
-        return run_loop(config, dataset=self.dataset)
+        return run_loop(config, dataset=self.dataset, alternation=alternation)
 
     def steps(self, bare):
         """How many steps last as long as one measurement should."""
@@ -73,25 +76,28 @@ class Bench:
 
 
 def loop_rows(bench, batch):
-    """Loop against bare step; the bare step is measured on both sides of each loop."""
-    from measure.steps import BareStep
+    """Loop against bare step, in turns within one run; a turn is two lines of metrics long."""
+    from measure.steps import Alternation
 
-    bare = bench.bare(batch)
-    steps = bench.steps(bare)
-    before, rounds = bare.timed(bench.arguments.seconds)(), []
-    for number in range(bench.arguments.rounds):
-        run = bench.loop(batch, steps=steps)
-        after = BareStep.of(run, batch_size=batch).timed(bench.arguments.seconds)()
-        rounds.append((run, (before.rate + after.rate) / 2, after))
-        before = after
-        print(f"round {number + 1} of {bench.arguments.rounds}", file=sys.stderr, flush=True)
-    waits = [sum(run.watch.waits) / run.result.train.seconds for run, _, _ in rounds]
-    samples = [run.sample for run, _, _ in rounds]
-    of_bare = ratios([s.rate for s in samples], [rate for _, rate, _ in rounds])
-    facts = {"part": "loop", "batch": batch, "steps": steps}
-    waited = spread(waits) if all(run.watch.waits for run, _, _ in rounds) else None
-    plain = row(facts | {"part": "bare step"}, [after for _, _, after in rounds])
-    return [plain, row(facts, samples, ratio=of_bare, data_wait=waited)]
+    turns = max(3, round(bench.arguments.turns))
+    calls, warm_up = 40, 40
+    turn = Alternation(calls=calls, warm_up=warm_up)
+    run = bench.loop(batch, steps=warm_up + calls * turns + 1, alternation=turn)
+    neighbours = [(before + after) / 2 for before, after in itertools.pairwise(turn.bare)]
+    of_bare = ratios(neighbours, turn.loop)
+    in_all = sum(neighbours) / sum(turn.loop)
+    waits = run.watch.waits[warm_up : warm_up + calls * turns]
+    waited = spread([sum(waits) / sum(turn.loop)]) if waits else None
+    rows = []
+    for name, wall, cpu in (
+        ("bare step", turn.bare, turn.bare_cpu),
+        ("loop", turn.loop, turn.loop_cpu),
+    ):
+        pairs = zip(wall, cpu, strict=True)
+        samples = [Sample(calls * batch, seconds, used) for seconds, used in pairs]
+        rows.append(row({"part": name, "batch": batch, "calls_a_turn": calls}, samples))
+    rows[1] |= {"ratio": of_bare, "ratio_in_all": in_all, "data_wait": waited}
+    return rows
 
 
 def checkpoint_rows(bench, batch):

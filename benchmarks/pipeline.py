@@ -29,13 +29,13 @@ def parser():
     return options
 
 
-def ours(train, batch, *, indexed=False):
-    """The library's stream, batches (or row numbers) in host memory."""
+def ours(train, batch, *, indexed=False, place=list):
+    """The library's stream, batches (or row numbers), in host memory unless they are placed."""
     from jaxmnist.pipeline import BatchSource, train_batches
 
     calls = [range(step, step + 1) for step in range(_STEPS)]
     options = {"seed": 0, "batch_size": batch, "rows": slice(None), "indexed": indexed}
-    return train_batches(BatchSource(train, calls=calls, **options))
+    return train_batches(BatchSource(train, calls=calls, **options), place)
 
 
 def per_record(train, batch, *, default_threads):
@@ -68,11 +68,9 @@ def plain_numpy(train, batch):
 
 def placed(train, batch, mesh, *, indexed=False):
     """The library's stream on the devices."""
-    from jaxmnist.pipeline import placed_ahead
     from jaxmnist.step import place_batch
 
-    stream = ours(train, batch, indexed=indexed)
-    return placed_ahead(stream, lambda rows: place_batch(rows, mesh))
+    return ours(train, batch, indexed=indexed, place=lambda rows: place_batch(rows, mesh))
 
 
 def resident(train, batch, mesh):

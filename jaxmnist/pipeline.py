@@ -7,12 +7,14 @@ or processes there are decides only who reads which of its rows, and going on af
 starting at batch i.
 """
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from jaxmnist.datasets import Split
@@ -24,6 +26,8 @@ Array = np.ndarray[Any, Any]
 # At a place in the stream, an epoch and an index: images [b, h, w, c] and labels int32 [b].
 Gather = Callable[[Array, Array], tuple[Array, Array]]
 _ALL = slice(None)
+# Elements that are read and placed at one go: so many, as far as they stay so small.
+_TOGETHER, _BYTES_TOGETHER = 8, 4 * 2**20
 
 
 def stream_rows(
@@ -180,14 +184,24 @@ class BatchSource:
         return batch if self._several == 1 else Several(batch, np.int32(len(steps)))
 
 
-def train_batches(source: BatchSource) -> Iterator[Any]:
-    """The elements of a source in their order, two of them read ahead by a thread."""
+def train_batches(
+    source: BatchSource, place: Callable[[list[Any]], list[Any]] = list
+) -> Generator[Any]:
+    """The elements of a source in their order, read and placed ahead by a thread.
+
+    Args:
+      source: of the batches.
+      place: lays a list of elements on their devices, in the thread. Small elements come several
+        at once: what Grain and JAX do for one of them costs more than reading 256 small images.
+    """
+    size = sum(x.nbytes for x in jax.tree.leaves(source[0])) if len(source) else 0
+    together = max(1, min(_TOGETHER, _BYTES_TOGETHER // max(1, size)))
+    groups = [range(len(source))[i : i + together] for i in range(0, len(source), together)]
+    read = grain.MapDataset.source(groups).map(lambda group: place([source[i] for i in group]))
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
+    with contextlib.closing(iter(read.to_iter_dataset(options))) as elements:
+        for group in elements:
+            yield from group
 
 
 def eval_batches(source: Any, *, batch_size: int, padded_size: int, rows: slice) -> Iterator[Batch]:

@@ -78,14 +78,19 @@ class Watch:
       mesh: its devices.
       batches: what the loop passed to its first three calls.
       entries: wall and CPU clock at the start of each call.
-      waits: seconds that the loop waited for each batch; empty where nothing was waited for.
+      all_waits: seconds that was waited for each batch, for each row of batches there was.
     """
 
     step: Any = None
     mesh: Any = None
     batches: list[Any] = field(default_factory=list)
     entries: list[tuple[float, float]] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
+    all_waits: list[list[float]] = field(default_factory=list)
+
+    @property
+    def waits(self) -> list[float]:
+        """Seconds that the loop waited for each of its batches: the longest row there was."""
+        return max(self.all_waits, key=len, default=[])
 
     @property
     def batch(self) -> Any:
@@ -103,8 +108,51 @@ class Watch:
         return (cpu_end - cpu) / max(wall_end - wall, 1e-9)
 
 
+class Alternation:
+    """Holds the loop up after every so many calls, to time as many calls of the bare step.
+
+    A machine whose speed changes from second to second cannot be compared with itself in long
+    measurements; here bare step and loop take turns about every second, in one process, with the
+    same executable, the same arrays and the same bound on calls under way. A turn ends when its
+    last step is done. The pipeline may fill its buffers (three batches) while the bare step runs.
+
+    Attributes:
+      bare: seconds of each turn of the bare step; one more than of the loop.
+      loop: seconds of each turn of the loop.
+      bare_cpu: CPU seconds likewise.
+      loop_cpu: CPU seconds likewise.
+    """
+
+    def __init__(self, *, calls: int, warm_up: int):
+        """Turns of `calls` calls each, after `warm_up` calls of the loop alone."""
+        self.calls, self._left = calls, warm_up
+        self._since: tuple[float, float] | None = None
+        self.bare, self.loop = list[float](), list[float]()
+        self.bare_cpu, self.loop_cpu = list[float](), list[float]()
+
+    def before(self, watch: Watch, state: Any, batch: Any) -> None:
+        """To be called before each call of the loop."""
+        import jax
+
+        self._left -= 1
+        if self._left >= 0:
+            return
+        self._left = self.calls - 1
+        jax.block_until_ready(state)
+        if self._since is not None:
+            wall, cpu = self._since
+            self.loop.append(time.perf_counter() - wall)
+            self.loop_cpu.append(time.process_time() - cpu)
+        bare = BareStep.beside(watch, jax.tree.map(lambda x: x.copy(), state), batch)
+        jax.block_until_ready(bare.state)
+        sample = clocked(lambda: bare.run(self.calls), images=0)
+        self.bare.append(sample.seconds)
+        self.bare_cpu.append(sample.cpu_seconds)
+        self._since = time.perf_counter(), time.process_time()
+
+
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
+def watching(alternation: Alternation | None = None) -> Iterator[Watch]:
     """Watches the next `jaxmnist.train` in this thread."""
     importlib.import_module("jaxmnist.runs.train")  # only what is there can be watched
     watch = Watch()
@@ -115,6 +163,8 @@ def watching() -> Iterator[Watch]:
             step = watch.step
 
             def call(state: Any, batch: Any) -> Any:
+                if alternation is not None:
+                    alternation.before(watch, state, batch)
                 watch.entries.append((time.perf_counter(), time.process_time()))
                 if len(watch.batches) < 3:
                     watch.batches.append(batch)
@@ -126,7 +176,8 @@ def watching() -> Iterator[Watch]:
 
     def watched_batches(placed: Any) -> Any:
         def batches(*args: Any, **kwargs: Any) -> Any:
-            watch.waits = waits = []
+            waits: list[float] = []
+            watch.all_waits.append(waits)
             with contextlib.closing(placed(*args, **kwargs)) as inner:
                 start = time.perf_counter()
                 for batch in inner:
@@ -137,7 +188,7 @@ def watching() -> Iterator[Watch]:
         return batches
 
     with contextlib.ExitStack() as stack:
-        wrappers = {"make_train_step": watched_step, "placed_ahead": watched_batches}
+        wrappers = {"make_train_step": watched_step, "train_batches": watched_batches}
         for name, module in list(sys.modules.items()):
             for attribute, wrap in wrappers.items():
                 if name.startswith("jaxmnist.runs.") and hasattr(module, attribute):
@@ -167,11 +218,13 @@ class LoopRun:
         return Sample(train.examples, train.seconds, self.watch.cores * train.seconds)
 
 
-def run_loop(config: Any, *, dataset: Any, **parts: Any) -> LoopRun:
+def run_loop(
+    config: Any, *, dataset: Any, alternation: Alternation | None = None, **parts: Any
+) -> LoopRun:
     """Runs `jaxmnist.train` in a directory that is thrown away."""
     import jaxmnist
 
-    with tempfile.TemporaryDirectory() as folder, watching() as watch:
+    with tempfile.TemporaryDirectory() as folder, watching(alternation) as watch:
         result = jaxmnist.train(config, f"{folder}/run", dataset=dataset, quiet=True, **parts)
     return LoopRun(result, watch)
 
@@ -216,6 +269,14 @@ class BareStep:
         bare.run(1)
         bare.images = batch_size * (int(jax.device_get(bare.state.step)) - before)
         return bare
+
+    @classmethod
+    def beside(cls, watch: Watch, state: Any, batch: Any) -> "BareStep":
+        """The step of a run that is under way, with a state of its own."""
+        from jaxmnist.runs.setup import in_flight_limit
+
+        limit = in_flight_limit(watch.mesh)
+        return cls(watch.step, state, batch, images=0, in_flight=limit, compile_seconds=0.0)
 
     @classmethod
     def captured(

@@ -67,9 +67,21 @@ class Setup:
         sizes = {"batch_size": self.config.batch_size, "train_examples": len(self.data.train)}
         return next_due(step, Duration.parse(duration), **sizes)
 
-    def due(self, step: int, duration: int | str) -> bool:
-        """Whether something that recurs every `duration` falls on the end of this step."""
-        return step > 0 and self.next_due(step - 1, duration) == step
+    def recurring(self, duration: int | str, *, start: int) -> Callable[[int], bool]:
+        """Whether something that recurs every `duration` falls on the end of a step.
+
+        The function is to be asked about steps after `start` that never go back: the exact
+        arithmetic is then done once a period and not at every step.
+        """
+        upcoming = self.next_due(start, duration)
+
+        def due(step: int) -> bool:
+            nonlocal upcoming
+            while upcoming < step:
+                upcoming = self.next_due(upcoming, duration)
+            return upcoming == step
+
+        return due
 
     def calls(self, start: int) -> list[range]:
         """The steps of each call from `start` on: cut where something is due between steps."""

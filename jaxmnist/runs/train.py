@@ -1,12 +1,12 @@
 """A training run from top to bottom."""
 
 import contextlib
-import functools
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from jaxmnist.clock import Clock
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
 from jaxmnist.mesh import replicate
 from jaxmnist.names import resolve
-from jaxmnist.pipeline import BatchSource, placed_ahead, process_rows, train_batches
+from jaxmnist.pipeline import BatchSource, process_rows, train_batches
 from jaxmnist.runs.recorder import Recorder
 from jaxmnist.runs.result import Best, Result, describe_devices, summarize, versions
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
@@ -124,7 +124,7 @@ def train(
             stack.callback(callback.on_end)
             callback.on_start(place.path, step, setup.steps)
         clock.switch("train")
-        go_on = functools.partial(_raise_if_stopped, setup, recorder, stop, resume)
+        go_on = partial(_raise_if_stopped, setup, recorder, stop, resume)
         state = _loop(setup, train_step, state, step, recorder=recorder, stop=stop, go_on=go_on)
 
         # ---- The result, from the last state; the best one is looked at beside it.
@@ -149,7 +149,11 @@ def _loop(
 ) -> TrainState:
     """The steps from `step` on, each followed by what is due: log, evaluate, save."""
     config, limit = setup.config, in_flight_limit(setup.mesh)
-    if step and (step == setup.steps or setup.due(step, config.eval.every)):
+    log_due, eval_due, save_due = (
+        setup.recurring(part.every, start=step - 1)
+        for part in (config.log, config.eval, config.checkpoint)
+    )
+    if step and (step == setup.steps or eval_due(step)):
         # Writes a line only where a stop had cut this evaluation short, and may again.
         recorder.evaluate(state, step, stop=lambda: bool(stop))
         go_on(step)
@@ -165,11 +169,11 @@ def _loop(
             jax.block_until_ready(in_flight.popleft())
         recorder.stepped(state, step)
         last, improved = step == setup.steps, False
-        if last or step == 1 or setup.due(step, config.log.every):
+        if last or step == 1 or log_due(step):
             state = recorder.log(state, step)
-        if last or setup.due(step, config.eval.every):
+        if last or eval_due(step):
             improved = recorder.evaluate(state, step, stop=lambda: bool(stop))
-        if last or improved or stop or setup.due(step, config.checkpoint.every):
+        if last or improved or stop or save_due(step):
             recorder.save(state, step)
         go_on(step)
     return state
@@ -230,6 +234,11 @@ def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]
     """The steps of each call from step `start` on, and their batches on the devices."""
     config, calls = setup.config, setup.calls(start)
     size, several = config.batch_size, config.train.steps_per_call
+    rows = process_rows(size, process=jax.process_index(), processes=jax.process_count())
+    axis = int(several > 1)
+    lay = partial(place_batch, mesh=setup.mesh, strategy=config.parallel.strategy, axis=axis)
+    # Of a training batch every row is an example: what says so lies on the devices once.
+    mask = lay(np.ones(([several] if axis else []) + [rows.stop - rows.start], bool))
     source = BatchSource(
         setup.data.train,
         seed=config.seed,
@@ -237,19 +246,20 @@ def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]
         calls=calls,
         several=several,
         indexed=setup.resident,
-        rows=process_rows(size, process=jax.process_index(), processes=jax.process_count()),
+        rows=rows,
     )
 
-    def place(batch: Any) -> Any:
-        strategy, axis = config.parallel.strategy, int(several > 1)
-        rows = batch.batches if axis else batch
-        placed = place_batch(rows, setup.mesh, strategy=strategy, axis=axis)
-        placed = placed._replace(table=setup.table) if setup.resident else placed
-        return Several(placed, replicate(batch.count, setup.mesh)) if axis else placed
+    def place(batches: list[Any]) -> list[Any]:
+        placed = lay([(b.batches if axis else b)._replace(mask=()) for b in batches])
+        placed = [b._replace(mask=mask) for b in placed]
+        placed = [b._replace(table=setup.table) for b in placed] if setup.resident else placed
+        if not axis:
+            return placed
+        counts = (replicate(b.count, setup.mesh) for b in batches)
+        return [Several(*call) for call in zip(placed, counts, strict=True)]
 
-    batches = placed_ahead(train_batches(source), place)
-    with contextlib.closing(batches):
-        yield from zip(calls, batches, strict=True)
+    with contextlib.closing(train_batches(source, place)) as placed:
+        yield from zip(calls, placed, strict=True)
 
 
 def _result(

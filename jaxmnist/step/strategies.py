@@ -1,6 +1,6 @@
 """Three ways to run one body on many devices: shard_map, pmap and jit."""
 
-import functools
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,7 +54,7 @@ def make_train_step(
 def make_eval_step(task: Task, mesh: Mesh, *, strategy: str = "shard_map") -> Step:
     """The step `(params, batch_stats, batch) -> sums` over the whole batch; nothing is donated."""
     axis = None if strategy == "jit" else DATA_AXIS
-    body = functools.partial(local_eval_step, task, axis=axis)
+    body = partial(local_eval_step, task, axis=axis)
     specs = (P(), P(), P(DATA_AXIS))
     return _on_devices(body, mesh, strategy=strategy, in_specs=specs, donate=())
 
@@ -96,10 +96,11 @@ def place_batch(batch: Any, mesh: Mesh, *, strategy: str = "shard_map", axis: in
     sharding = NamedSharding(mesh, P(*[None] * axis, DATA_AXIS))
     shape = (len(mesh.local_devices), -1)
 
-    def place(x: Any) -> jax.Array:
+    def shaped(x: Any) -> Any:
         x = np.asarray(x)
-        if strategy == "pmap":
-            x = x.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
-        return jax.make_array_from_process_local_data(sharding, x)
+        return x.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :]) if strategy == "pmap" else x
 
-    return jax.tree.map(place, batch)
+    batch = jax.tree.map(shaped, batch)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)  # all at once takes a third of the time
+    return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), batch)
