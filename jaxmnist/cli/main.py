@@ -8,6 +8,7 @@ from typing import Final
 import jaxmnist
 from jaxmnist.cli import commands
 from jaxmnist.cli.arguments import define, parse
+from jaxmnist.cli.distributed import FLAGS
 from jaxmnist.cli.plan import plan
 from jaxmnist.cli.report import report
 from jaxmnist.config import did_you_mean
@@ -15,8 +16,8 @@ from jaxmnist.errors import JaxmnistError, UsageError
 
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
-    "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet"]),
-    "eval": (commands.evaluate, ["workdir", "step", "split", "json"]),
+    "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet", *FLAGS]),
+    "eval": (commands.evaluate, ["workdir", "step", "split", "json", *FLAGS]),
     "predict": (commands.predict, ["workdir", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),
