@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,7 +13,8 @@ from jaxmnist.cli.distributed import FLAGS
 from jaxmnist.cli.plan import plan
 from jaxmnist.cli.report import report
 from jaxmnist.config import did_you_mean
-from jaxmnist.errors import JaxmnistError, UsageError
+from jaxmnist.distributed.ending import abandon, lost_connection
+from jaxmnist.errors import Interrupted, JaxmnistError, UsageError
 
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
@@ -38,7 +40,13 @@ def run() -> None:
     """The console script: runs the command line of this process and exits."""
     # A terminal or locale that lacks a character, or a path of odd bytes, must not stop a run.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except Exception as error:
+        # Shown here, because a process of a job does not exit as others do.
+        traceback.print_exc()
+        abandon(f"{type(error).__name__}: {error}", code := 1)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,19 +66,30 @@ def main(argv: Sequence[str]) -> int:
         # The reader of a pipe, such as `head`, went away; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Interrupted as error:
+        # All processes of a job are: they leave it together.
+        print(f"jaxmnist: {error}", file=sys.stderr)
+        return error.exit_code
     except (JaxmnistError, OSError) as error:
         fault, code = str(error), getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         fault, code = "interrupted; nothing was under way that could be saved", 130
-    except (MemoryError, RuntimeError) as error:
-        # XLA's own error is a RuntimeError that begins with its status.
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not (fault := _told_by_xla(error)):
             raise
-        repair = "make batch_size, eval.batch_size or the model smaller, or raise train.accumulate"
-        status, _, _ = str(error).partition("\n")
-        fault, code = f"out of memory ({status}): {repair}", 1
+        code = 1
     print(f"jaxmnist: {fault}", file=sys.stderr)
+    abandon(fault, code)
     return code
+
+
+def _told_by_xla(error: Exception) -> str:
+    """A sentence for an error of XLA, which is a RuntimeError or ValueError; "" for others."""
+    status, _, _ = str(error).partition("\n")
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        repair = "make batch_size, eval.batch_size or the model smaller, or raise train.accumulate"
+        return f"out of memory ({status}): {repair}"
+    return lost_connection(error)
 
 
 def _dispatch(argv: Sequence[str]) -> None:

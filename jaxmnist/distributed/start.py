@@ -1,11 +1,13 @@
 """Joins the processes of a job; the first act of a command, before JAX touches a device."""
 
 import re
+import socket
 import sys
 from dataclasses import dataclass
 from typing import Final
 
 from jaxmnist.distributed.cluster import Cluster, detect
+from jaxmnist.distributed.ending import Ending, time_limit
 from jaxmnist.errors import JobError, UsageError
 
 #: Seconds after which a process that sent no sign of life is taken for dead, and the job ends.
@@ -118,22 +120,53 @@ def _initialize(start: Start, cluster: Cluster | None, *, quiet: bool) -> None:
     found = cluster or Cluster("flags", start.num_processes or 1, start.process_id or 0, None)
     count = start.num_processes or found.num_processes
     index = found.process_id if start.process_id is None else start.process_id
-    where = start.coordinator_address or found.coordinator_address
+    where = start.coordinator_address or found.coordinator_address or ""
     if not quiet:
         limit = f"waiting up to {start.timeout_s} s for the others"
         line = f"process {index} of {count} ({found.name}) joins the job at {where}, {limit}"
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
-    try:
+    who = f"process {index} of {count}"
+    if index == 0:
+        _check_port(where)
+    twice = f"most likely another one has --process_id={index} too, or process 0 has ended"
+    ending = Ending(f"{who} cannot join the job at {where}: {twice}; the lines above are JAX's")
+    with time_limit(start.timeout_s, lambda: _missing(who, where, start.timeout_s)):
         jax.distributed.initialize(
             coordinator_address=where,
             num_processes=count,
             process_id=index,
             local_device_ids=start.local_device_ids or found.local_device_ids,
             cluster_detection_method="deactivate",
-            initialization_timeout=start.timeout_s,
+            # JAX would abort without a sentence: the limit above comes first.
+            initialization_timeout=start.timeout_s + 60,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S,
             shutdown_timeout_seconds=SHUTDOWN_TIMEOUT_S,
         )
-    except RuntimeError as error:
-        raise JobError(str(error)) from error
+    ending.joined()
+
+
+def _check_port(where: str) -> None:
+    """Raises where the port of process 0 is taken; JAX would share it with another job."""
+    port = int(where.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        repair = "end the other process 0 or program that has it, or choose another port"
+        fault = f"process 0 cannot listen on port {port}: {error.strerror}"
+        raise JobError(f"{fault}; {repair} in --coordinator_address") from error
+
+
+def _missing(who: str, where: str, timeout_s: int) -> str:
+    """Says who did not come in time: process 0, or some of the others."""
+    host, _, port = where.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError as error:
+        fault = f"nothing answers at {where} ({error.strerror or error})"
+        repair = "start process 0 there, correct --coordinator_address, or open the port"
+    else:
+        fault = "not all of the others came"
+        repair = "start the same command on every host, each with a --process_id of its own"
+    limit = f"waited {timeout_s} s (--initialization_timeout)"
+    return f"{who} {limit}, and {fault}: {repair}"
