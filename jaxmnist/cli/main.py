@@ -1,5 +1,6 @@
 """Finds the command, runs it, and turns what goes wrong into one sentence and an exit code."""
 
+import errno
 import os
 import sys
 import traceback
@@ -29,6 +30,11 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
 }
 # Commands that take more than flags, and what.
 _TAKES: Final = {"predict": " IMAGE ...", "report": " [--compare WORKDIR ...]"}
+_AGAIN: Final = "then run the same command again: it goes on from its last checkpoint"
+_REPAIRS: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free space there, {_AGAIN}"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), f"raise `ulimit -n`, {_AGAIN}"),
+}
 _HELP: Final = {"-h", "--help", "-help", "--helpfull"}
 _EXAMPLES: Final = """
 jaxmnist train                              train the default configuration
@@ -71,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"jaxmnist: {error}", file=sys.stderr)
         return error.exit_code
     except (JaxmnistError, OSError) as error:
-        fault, code = str(error), getattr(error, "exit_code", 1)
+        fault, code = f"{error}{_repair(error)}", getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         fault, code = "interrupted; nothing was under way that could be saved", 130
     except (MemoryError, RuntimeError, ValueError) as error:
@@ -81,6 +87,13 @@ def main(argv: Sequence[str]) -> int:
     print(f"jaxmnist: {fault}", file=sys.stderr)
     abandon(fault, code)
     return code
+
+
+def _repair(error: BaseException | None) -> str:
+    """What to do about the operating system's error behind an error; "" where nothing is known."""
+    while error is not None and getattr(error, "errno", None) not in _REPAIRS:
+        error = error.__cause__ or error.__context__
+    return f"; {_REPAIRS[error.errno]}" if isinstance(error, OSError) and error.errno else ""
 
 
 def _told_by_xla(error: Exception) -> str:

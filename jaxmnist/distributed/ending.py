@@ -8,10 +8,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
 _REASON = "jaxmnist/reason"
+_LISTEN_EVERY_S = 1.0
 _AGAIN = "start all processes again: the run goes on from its last checkpoint"
 # What JAX says where a connection to another process broke.
 _BROKEN: Final = ("Gloo", "NCCL", "onnection closed", "onnection reset", "coordination service")
@@ -63,14 +65,18 @@ class Ending:
         from jax._src import distributed
 
         self.text = f"the job has lost a process: the lines above say which, and why; {_AGAIN}"
-        client = distributed.global_state.client
-        threading.Thread(target=_listen, args=(client,), name="reason", daemon=True).start()
+        exiting, client = threading.Event(), distributed.global_state.client
+        listener = threading.Thread(target=_listen, args=(client, exiting), name="reason")
+        listener.daemon = True
+        listener.start()
+        # A thread that is in JAX while the interpreter ends would abort the process.
+        atexit.register(lambda: (exiting.set(), listener.join()))
 
 
-def _listen(client: Any) -> None:
-    # It returns when another process has ended, and raises when this one or process 0 does.
-    with contextlib.suppress(Exception):
-        end(f"{client.blocking_key_value_get(_REASON, 10**9)}; {_AGAIN}")
+def _listen(client: Any, exiting: threading.Event) -> None:
+    while not exiting.wait(_LISTEN_EVERY_S):
+        with contextlib.suppress(Exception):  # there is no reason yet, or process 0 is gone
+            end(f"{client.key_value_try_get(_REASON)}; {_AGAIN}")
 
 
 def abandon(reason: str, code: int) -> None:
@@ -93,7 +99,7 @@ def abandon(reason: str, code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     # Process 0 keeps the store: the others must have read it before.
-    threading.Event().wait(1.0 if state.process_id == 0 else 0.0)
+    time.sleep(2 * _LISTEN_EVERY_S if state.process_id == 0 else 0.0)
     os._exit(code)
 
 

@@ -20,8 +20,8 @@ class TestStart:
             assert first.ends(60) == second.ends(60) == 1
         for process in (first, second):
             assert re.search(
-                r"jaxmnist: process 1 on \S+ differs: seed is 7 there and 0 on process 0, batch_size "
-                r"is 64 there and 32 on process 0; start all processes with the same versions",
+                r"jaxmnist: process 1 on \S+ differs: seed is 7 there and 0 on process 0, "
+                r"batch_size is 64 there and 32 on process 0; start all processes with the same",
                 process.text,
             ), process.text
             assert "Traceback" not in process.text
