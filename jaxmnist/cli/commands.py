@@ -15,14 +15,14 @@ def train(flags: Any) -> None:
     """Trains a model, or goes on with the run in a work directory."""
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
-    join(flags, quiet=flags.quiet)
+    join(flags, quiet=flags.quiet, saves=True)
     options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
     jaxmnist.train(config, flags.workdir, command=["jaxmnist", "train", *command], **options)
 
 
 def evaluate(flags: Any) -> None:
     """Evaluates a checkpoint of a run: every example counts exactly once."""
-    joined = join(flags)
+    joined = join(flags, quiet=flags.json)
     result = jaxmnist.evaluate(flags.workdir, split=flags.split, step=flags.step)
     if joined and not is_first():
         return

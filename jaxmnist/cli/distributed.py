@@ -1,5 +1,6 @@
 """The flags by which a command joins the other processes of a job."""
 
+import signal
 from typing import Any, Final
 
 from jaxmnist.errors import UsageError
@@ -15,8 +16,13 @@ FLAGS: Final = [
 ]
 
 
-def join(flags: Any, *, quiet: bool = False) -> bool:
+def join(flags: Any, *, quiet: bool = False, saves: bool = False) -> bool:
     """Joins the job that the flags or the cluster describe; says whether there is one.
+
+    Args:
+      flags: of the command.
+      quiet: say nothing of it.
+      saves: whether the command will save when it is told of a preemption.
 
     Raises:
       UsageError: flags contradict each other.
@@ -36,7 +42,11 @@ def join(flags: Any, *, quiet: bool = False) -> bool:
         local_device_ids=None if texts is None else tuple(map(int, texts)),
         timeout_s=flags.initialization_timeout,
     )
-    return join(start, quiet=quiet)
+    joined = join(start, quiet=quiet)
+    if joined and not saves:
+        # JAX has kept the signal for a preemption, and it would be without effect.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return joined
 
 
 def is_first() -> bool:

@@ -1,9 +1,12 @@
 """Joins the processes of a job; the first act of a command, before JAX touches a device."""
 
+import contextlib
 import re
+import signal
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from jaxmnist.distributed.cluster import Cluster, detect
@@ -121,9 +124,11 @@ def _initialize(start: Start, cluster: Cluster | None, *, quiet: bool) -> None:
     count = start.num_processes or found.num_processes
     index = found.process_id if start.process_id is None else start.process_id
     where = start.coordinator_address or found.coordinator_address or ""
+    # What a cluster adds to some flags may contradict them.
+    replace(start, coordinator_address=where, num_processes=count, process_id=index).check()
     if not quiet:
-        limit = f"waiting up to {start.timeout_s} s for the others"
-        line = f"process {index} of {count} ({found.name}) joins the job at {where}, {limit}"
+        waiting = f"waiting up to {start.timeout_s} s for the others"
+        line = f"process {index} of {count} ({found.name}) joins the job at {where}, {waiting}"
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     who = f"process {index} of {count}"
@@ -131,7 +136,8 @@ def _initialize(start: Start, cluster: Cluster | None, *, quiet: bool) -> None:
         _check_port(where)
     twice = f"most likely another one has --process_id={index} too, or process 0 has ended"
     ending = Ending(f"{who} cannot join the job at {where}: {twice}; the lines above are JAX's")
-    with time_limit(start.timeout_s, lambda: _missing(who, where, start.timeout_s)):
+    limit = time_limit(start.timeout_s, lambda: _missing(who, where, start.timeout_s))
+    with limit, _ctrl_c_at_once():
         jax.distributed.initialize(
             coordinator_address=where,
             num_processes=count,
@@ -144,6 +150,16 @@ def _initialize(start: Start, cluster: Cluster | None, *, quiet: bool) -> None:
             shutdown_timeout_seconds=SHUTDOWN_TIMEOUT_S,
         )
     ending.joined()
+
+
+@contextlib.contextmanager
+def _ctrl_c_at_once() -> Iterator[None]:
+    """Python would hear of Ctrl-C only when the wait in native code is over."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check_port(where: str) -> None:
