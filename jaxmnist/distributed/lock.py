@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from jaxmnist.errors import WorkdirError
 
@@ -30,31 +30,30 @@ def locked(path: Path) -> Iterator[None]:
       WorkdirError: the directory cannot be written, or another process holds it; the text says
         which, where and since when.
     """
-    file = None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = (path / LOCK).open("a+")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise WorkdirError(_in_use(path)) from error
-    except OSError as error:
-        if file is None or error.errno not in _NO_LOCKS:
-            raise _unwritable(path, error) from error
-    with file:
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    with contextlib.ExitStack() as stack:
         try:
+            path.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((path / LOCK).open("a+"))
+            _lock(file)
+            now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
             file.truncate(0)
             file.write(json.dumps(holder))
             file.flush()
+        except BlockingIOError as error:
+            raise WorkdirError(_in_use(path)) from error
         except OSError as error:
-            raise _unwritable(path, error) from error
+            fault = f"cannot be written: {error.strerror}; choose another --workdir"
+            raise WorkdirError(f"work directory {path} {fault}") from error
         yield
 
 
-def _unwritable(path: Path, error: OSError) -> WorkdirError:
-    fault = f"cannot be written: {error.strerror}; choose another --workdir"
-    return WorkdirError(f"work directory {path} {fault}")
+def _lock(file: IO[str]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _in_use(path: Path) -> str:
