@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from jaxmnist.callbacks import Callback
+from jaxmnist.config import validate
 from jaxmnist.distributed.agreement import Agreement, data_facts, program_facts
 from jaxmnist.distributed.lock import LOCK, locked
 from jaxmnist.distributed.watchdog import Watchdog
@@ -39,7 +40,12 @@ class Guard(Callback):
     """
 
     def __init__(self, config: ConfigDict):
-        """Does nothing yet."""
+        """Does nothing yet but to look at the configuration.
+
+        Raises:
+          ConfigError: it has faults.
+        """
+        validate(config)
         self._config, self._stack, self._request = config, ExitStack(), StopRequest()
         self._agreement: Agreement | None = None
         self._watchdog = Watchdog(config.watchdog.timeout, self._where)

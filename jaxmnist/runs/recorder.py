@@ -39,11 +39,12 @@ class Recorder:
         clock: Clock,
         *,
         step: int,
-        stop: Callable[[], bool],
+        guard: Any,
         callbacks: Sequence[Callback] = (),
     ):
         """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
-        self._stop, self._callbacks = stop, callbacks
+        self._stop: Callable[[], bool] = guard.asked
+        self._callbacks = callbacks
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from jaxmnist import checkpoint
 from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
-from jaxmnist.config import validate
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
 from jaxmnist.mesh import replicate
 from jaxmnist.names import resolve
@@ -81,9 +80,8 @@ def train(
     with ExitStack() as stack:
         # ---- From here on the first signal is a request, looked at between steps; the processes of
         # a job have compared what they must have in common, and agree on where they stop.
-        validate(config)
         guard = stack.enter_context(resolve(GUARD)(config))
-        callbacks = (guard, *callbacks)
+        hooks = (guard, *callbacks)
 
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
         setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
@@ -115,16 +113,14 @@ def train(
             raise WorkdirError(f"the run in {place.path} has made {rule}: {repair}")
 
         # ---- The steps, unless an earlier run has made them all.
-        recorder = Recorder(
-            setup, place, terminal, clock, step=step, stop=guard.asked, callbacks=callbacks
-        )
+        recorder = Recorder(setup, place, terminal, clock, step=step, guard=guard, callbacks=hooks)
         stack.callback(recorder.close)
         finished = step == setup.steps
         if finished and (values := read_result(place)) is not None:
             terminal.finish(values, place)
             return Result.from_dict(values, place.path, recorder.history, state)
         train_step = None if finished else _compiled(setup, state, recorder)
-        for callback in callbacks:
+        for callback in hooks:
             stack.callback(callback.on_end)
             callback.on_start(place.path, step, setup.steps)
         clock.switch("train")
