@@ -76,7 +76,8 @@ class Ending:
 def _listen(client: Any, exiting: threading.Event) -> None:
     while not exiting.wait(_LISTEN_EVERY_S):
         with contextlib.suppress(Exception):  # there is no reason yet, or process 0 is gone
-            end(f"{client.key_value_try_get(_REASON)}; {_AGAIN}")
+            code, _, text = client.key_value_try_get(_REASON).partition(" ")
+            end(text, int(code))
 
 
 def abandon(reason: str, code: int) -> None:
@@ -95,7 +96,7 @@ def abandon(reason: str, code: int) -> None:
     who = f"process {state.process_id} on {socket.gethostname()} has ended"
     with contextlib.suppress(Exception):  # another one was faster, or process 0 is gone
         client: Any = state.client
-        client.key_value_set(_REASON, f"{who}: {reason}")
+        client.key_value_set(_REASON, f"{code} {who}: {reason}")
     sys.stdout.flush()
     sys.stderr.flush()
     # Process 0 keeps the store: the others must have read it before.

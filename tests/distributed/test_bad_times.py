@@ -128,6 +128,7 @@ class TestStandstill:
         )
         assert "runs/train.py" in first.text and "in _loop" in first.text
 
+    @pytest.mark.slow
     def test_clocks_that_jump_leave_durations_alone(self, tmp_path, run, monkeypatch, capfd):
         jumps = iter(range(10**9, 0, -86_400))
         monkeypatch.setattr(time, "time", lambda: float(next(jumps)))

@@ -60,6 +60,7 @@ def test_signs_of_life_or_no_limit_keep_it_quiet(body, timeout):
     assert process.returncode == 0 and output == "started\nended by itself\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_was_suspended_is_not_taken_for_a_hang():
     with program("for _ in range(5): time.sleep(0.1); watchdog.beat()") as process:
         assert process.stdout.readline() == "started\n"
