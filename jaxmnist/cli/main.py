@@ -1,6 +1,7 @@
 """Finds the command, runs it, and turns what goes wrong into one sentence and an exit code."""
 
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -46,6 +47,8 @@ def run() -> None:
     """The console script: runs the command line of this process and exits."""
     # A terminal or locale that lacks a character, or a path of odd bytes, must not stop a run.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # Orbax logs with a trace what it raises as well, and main says it in a sentence.
+    logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
     try:
         code = main(sys.argv[1:])
     except Exception as error:

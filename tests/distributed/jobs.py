@@ -24,6 +24,12 @@ SETTINGS = {
     "checkpoint.every": 10,
 }
 
+PROGRAM = """
+import runpy, resource
+{}
+runpy.run_module("jaxmnist", run_name="__main__")
+"""
+
 
 def free_port() -> int:
     with socket.socket() as listener:
@@ -42,6 +48,7 @@ class Process:
     """A process of a job and the file that it writes to."""
 
     popen: subprocess.Popen
+    cat: subprocess.Popen
     log: Path
 
     @property
@@ -59,7 +66,9 @@ class Process:
     def ends(self, timeout_s: float) -> int:
         """The exit code; fails where it takes longer."""
         try:
-            return self.popen.wait(timeout_s)
+            code = self.popen.wait(timeout_s)
+            self.cat.wait(timeout_s)
+            return code
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still runs after {timeout_s} s:\n{self.text}") from None
 
@@ -70,8 +79,11 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *commands, before=None, cwd=None, **environment):
-    """A process for each list of arguments of `jaxmnist`; all are gone at the end of the block."""
+def started(folder: Path, *commands, before="", cwd=None, **environment):
+    """A process for each list of arguments of `jaxmnist`; all are gone at the end of the block.
+
+    `before` is a statement that each of them executes first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tests = Path(__file__).parents[1]
     paths = [str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")]
@@ -85,17 +97,21 @@ def started(folder: Path, *commands, before=None, cwd=None, **environment):
     with contextlib.ExitStack() as stack:
         for number, command in enumerate(commands):
             log = folder / f"log{number}_{time.monotonic_ns()}.txt"
+            # By way of another process: a limit on the size of files is not one on what is said.
+            with log.open("wb") as file:
+                cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file)
             popen = subprocess.Popen(
-                [sys.executable, "-m", "jaxmnist", *map(str, command)],
-                stdout=stack.enter_context(log.open("wb")),
+                [sys.executable, "-c", PROGRAM.format(before), *map(str, command)],
+                stdout=cat.stdin,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                preexec_fn=before,
                 cwd=cwd,
             )
+            cat.stdin.close()
+            stack.callback(cat.wait)
             stack.callback(popen.wait)
             stack.callback(popen.send_signal, signal.SIGKILL)
-            processes.append(Process(popen, log))
+            processes.append(Process(popen, cat, log))
         yield processes
 
 
