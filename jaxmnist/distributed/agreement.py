@@ -28,6 +28,7 @@ class Agreement:
     Attributes:
       process_id: number of this process.
       num_processes: of the job.
+      stops_together: whether JAX's preemption service runs, which lets processes agree to stop.
     """
 
     def __init__(self, *, timeout_s: float = AGREEMENT_TIMEOUT_S):
@@ -38,6 +39,7 @@ class Agreement:
         state = distributed.global_state
         self._client: Any = state.client
         self.process_id, self.num_processes = state.process_id, state.num_processes
+        self.stops_together = state.preemption_sync_manager is not None
         self._timeout_ms = int(timeout_s * 1000)
 
     def compare(self, topic: str, facts: Mapping[str, str], *, repair: str) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import jax
-from jax.experimental import multihost_utils
+from jax.experimental.multihost_utils import reached_preemption_sync_point
 from ml_collections import ConfigDict
 
 from jaxmnist.callbacks import Callback
@@ -59,14 +60,18 @@ class Guard(Callback):
           JobError: they differ.
         """
         with ExitStack() as stack:
-            first = None
+            first, listen = None, True
             if jax.distributed.is_initialized():
                 self._agreement = Agreement()
                 facts = program_facts(self._config)
                 repair = "start all processes with the same versions and the same configuration"
                 self._agreement.compare("versions and configuration", facts, repair=repair)
-                first = stack.enter_context(_preemption_notice())
-            self._request = stack.enter_context(stop_requests(first=first))
+                # Without JAX's service, or in another thread, signals are left as they are.
+                listen = self._agreement.stops_together
+                listen &= threading.current_thread() is threading.main_thread()
+                first = stack.enter_context(_preemption_notice()) if listen else None
+            if listen:
+                self._request = stack.enter_context(stop_requests(first=first))
             stack.callback(self._watchdog.stop)
             self._stack = stack.pop_all()
         return self
@@ -110,7 +115,7 @@ class Guard(Callback):
         if self._agreement is None:
             self.signal_number = self._request.signal_number
         # Moments, not steps: an evaluation has many of them in one step.
-        elif multihost_utils.reached_preemption_sync_point(self._moments):
+        elif self._agreement.stops_together and reached_preemption_sync_point(self._moments):
             self.signal_number = self._request.signal_number or signal.SIGTERM
         return self.signal_number is not None
 
@@ -157,14 +162,11 @@ def _preemption_notice() -> Iterator[Callable[[int], object]]:
         ctypes.c_void_p,
         (ctypes.c_int, ctypes.c_void_p),
     )
-    before = library.signal(signal.SIGTERM, int(signal.SIG_DFL)) or 0
-    if before in (int(signal.SIG_DFL), int(signal.SIG_IGN)):  # the service is switched off
-        library.signal(signal.SIGTERM, before)
-        yield lambda number: None
-        return
-    notify = ctypes.CFUNCTYPE(None, ctypes.c_int)(before)
+    before = library.signal(signal.SIGTERM, int(signal.SIG_DFL))
+    listens = before not in (None, int(signal.SIG_IGN))
+    notify = ctypes.CFUNCTYPE(None, ctypes.c_int)(before) if listens else None
     try:
-        yield lambda number: notify(signal.SIGTERM)
+        yield lambda number: notify and notify(signal.SIGTERM)
     finally:
         library.signal(signal.SIGTERM, before)
 

@@ -34,7 +34,7 @@ from jaxmnist.writers import write_atomically
 
 # Found by name, so that the core needs no library of the terminal.
 TERMINAL = "jaxmnist.display.terminal:Terminal"
-# Nor of what only jobs of several processes need.
+# Likewise what stands around a run: its lock, its watchdog, the agreement of its processes.
 GUARD = "jaxmnist.distributed.guard:Guard"
 
 
