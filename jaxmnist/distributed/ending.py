@@ -69,8 +69,10 @@ class Ending:
         listener = threading.Thread(target=_listen, args=(client, exiting), name="reason")
         listener.daemon = True
         listener.start()
-        # A thread that is in JAX while the interpreter ends would abort the process.
-        atexit.register(lambda: (exiting.set(), listener.join()))
+        # A thread that is in JAX while the interpreter ends would abort the process. The last one
+        # that is registered comes first.
+        atexit.register(listener.join)
+        atexit.register(exiting.set)
 
 
 def _listen(client: Any, exiting: threading.Event) -> None:
