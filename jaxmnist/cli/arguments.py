@@ -16,6 +16,8 @@ _TEXT: Final = partial(flags.DEFINE_string, default=None)
 _SWITCH: Final = partial(flags.DEFINE_boolean, default=False)
 _STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
+_MODE: Final = partial(flags.DEFINE_enum, default="auto", enum_values=["auto", "on", "off"])
+_COUNT: Final = partial(flags.DEFINE_integer, default=None)
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
     "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
@@ -28,6 +30,16 @@ _FLAGS: Final[dict[str, Any]] = {
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
     "quiet": partial(_SWITCH, help="Print nothing but errors."),
     "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),
+    "distributed": partial(_MODE, help="Join other processes; auto: where flags or a cluster say."),
+    "coordinator_address": partial(_TEXT, help="HOST:PORT of process 0, the same for all."),
+    "num_processes": partial(_COUNT, help="How many processes the job has."),
+    "process_id": partial(_COUNT, help="Number of this process, from 0."),
+    "local_device_ids": partial(
+        flags.DEFINE_list, default=None, help="GPUs of this process, such as 0,1; all without it."
+    ),
+    "initialization_timeout": partial(
+        flags.DEFINE_integer, default=300, lower_bound=1, help="Seconds to wait for the others."
+    ),
 }
 
 

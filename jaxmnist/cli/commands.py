@@ -6,6 +6,7 @@ from typing import Any
 
 import jaxmnist
 from jaxmnist.cli.arguments import configuration
+from jaxmnist.cli.distributed import is_first, join
 from jaxmnist.config import to_dict, to_text
 from jaxmnist.errors import UsageError
 
@@ -14,13 +15,17 @@ def train(flags: Any) -> None:
     """Trains a model, or goes on with the run in a work directory."""
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
+    join(flags, quiet=flags.quiet, saves=True)
     options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
     jaxmnist.train(config, flags.workdir, command=["jaxmnist", "train", *command], **options)
 
 
 def evaluate(flags: Any) -> None:
     """Evaluates a checkpoint of a run: every example counts exactly once."""
+    joined = join(flags, quiet=flags.json)
     result = jaxmnist.evaluate(flags.workdir, split=flags.split, step=flags.step)
+    if joined and not is_first():
+        return
     if flags.json:
         print(json.dumps(result.to_dict()))
     else:
