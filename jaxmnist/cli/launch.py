@@ -56,7 +56,7 @@ def slurm(flags: Any) -> None:
         account=flags.account,
         restarts=flags.restarts,
     )
-    text = script(job, _train(flags, "a file system that all nodes share"))
+    text = script(job, _given(flags), workdir=flags.workdir)
     if flags.run:
         print(submit(text, name=job.name), end="")
     else:
@@ -81,7 +81,7 @@ def tpu(flags: Any, *steps: str) -> None:
         runtime_version=flags.runtime_version,
         source=flags.source,
     )
-    text = script(pod, _train(flags, "a bucket, such as gs://BUCKET/run, that all workers share"))
+    text = script(pod, _given(flags), workdir=flags.workdir)
     if steps and not flags.run:
         raise UsageError(f"{' '.join(steps)!r} is a step of the script: add --run to run it alone")
     if flags.run:
@@ -95,10 +95,3 @@ def _given(flags: Any) -> list[str]:
     names = [name for name in flags if name.startswith("config.") or name in ANYWHERE]
     given = [name for name in names if flags[name].present and name != "workdir"]
     return [flags[name].serialize() for name in given]
-
-
-def _train(flags: Any, where: str) -> list[str]:
-    """The flags of `jaxmnist train` on every host, with the work directory that they must share."""
-    if not flags.workdir:
-        raise UsageError(f"a job of several hosts needs --workdir on {where}")
-    return [*_given(flags), f"--workdir={flags.workdir}"]

@@ -42,6 +42,18 @@ def check_name(name: str | None) -> str:
     return str(name)
 
 
+def shared_workdir(workdir: str | None) -> str:
+    """The flag for the work directory of a job of several hosts.
+
+    Raises:
+      UsageError: there is none, so that the job could not go on when it is begun again.
+    """
+    if not workdir:
+        rule = "on a file system that all of its hosts share, such as a mounted Filestore or NFS"
+        raise UsageError(f"--workdir is missing: give the job a directory {rule}")
+    return f"--workdir={workdir}"
+
+
 def execute(command: Sequence[str], *, text: str | None = None, keep: bool = False) -> str:
     """Runs a program of the cloud or the cluster.
 

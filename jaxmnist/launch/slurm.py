@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxmnist.errors import UsageError
-from jaxmnist.launch.script import check_name, execute, render
+from jaxmnist.launch.script import check_name, execute, render, shared_workdir
 
 _TIME = r"\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d){0,2}"
 _WORD = r"[\w.,@+-]+"
@@ -52,22 +52,24 @@ class Slurm:
                 raise UsageError(f"--{flag}={value} is no name: give letters, digits and - _ . ,")
 
 
-def script(job: Slurm, train: Sequence[str]) -> str:
+def script(job: Slurm, train: Sequence[str], *, workdir: str | None) -> str:
     """The batch script.
 
     Args:
       job: what to ask for.
-      train: the flags of `jaxmnist train`, with --workdir.
+      train: the flags of `jaxmnist train`, without --workdir.
+      workdir: that all hosts see.
 
     Raises:
-      UsageError: the cluster would refuse it.
+      UsageError: the cluster would refuse it, or there is no --workdir.
     """
     job.check()
+    place = shared_workdir(workdir)
     gpus = ",".join(map(str, range(job.gpus_per_node)))
     mode = ["--distributed=on" if job.nodes > 1 else "--distributed=off"]
     # JAX would take one GPU of each node, as if every GPU had a task of its own.
     devices = [f"--local_device_ids={gpus}"] if gpus and job.nodes > 1 else []
-    command = [sys.executable, "-m", "jaxmnist", "train", *train, *mode, *devices]
+    command = [sys.executable, "-m", "jaxmnist", "train", *train, place, *mode, *devices]
     platform = "cuda" if gpus else "cpu"
     return render("slurm.sh.j2", job=job, command=shlex.join(command), platform=platform)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxmnist.config import did_you_mean
 from jaxmnist.errors import UsageError
-from jaxmnist.launch.script import check_name, execute, render
+from jaxmnist.launch.script import check_name, execute, render, shared_workdir
 
 # By kind: what Google calls it, its image, whether the number counts chips (else TensorCores,
 # two a chip), and how many chips a host has. From Cloud TPU's pages "TPU software versions" and
@@ -95,17 +95,19 @@ def accelerator_of(text: str | None) -> tuple[str, str]:
     return f"{name}-{number}", image
 
 
-def script(pod: Pod, train: Sequence[str]) -> str:
+def script(pod: Pod, train: Sequence[str], *, workdir: str | None) -> str:
     """The script, whose steps can also be run alone: `bash FILE follow`.
 
     Args:
       pod: the machines.
-      train: the flags of `jaxmnist train`, with --workdir.
+      train: the flags of `jaxmnist train`, without --workdir.
+      workdir: that all hosts see.
 
     Raises:
-      UsageError: the cloud would refuse it.
+      UsageError: the cloud would refuse it, or there is no --workdir.
     """
     pod.check()
+    where = shared_workdir(workdir)
     accelerator, image = accelerator_of(pod.accelerator)
     several = pod.slices > 1
     return render(
@@ -117,7 +119,7 @@ def script(pod: Pod, train: Sequence[str]) -> str:
         nodes=[f"{pod.name}-{i}" for i in range(pod.slices)] if several else [pod.name],
         place=[f"--zone={pod.zone}", *([f"--project={pod.project}"] if pod.project else [])],
         source=str(Path(pod.source).resolve()),
-        command=shlex.join(["jaxmnist", "train", *train]),
+        command=shlex.join(["jaxmnist", "train", *train, where]),
         steps=STEPS,
     )
 
