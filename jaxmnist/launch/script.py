@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from jaxmnist.errors import JobError, UsageError
+from jaxmnist.workdir import local_path
 
 
 def render(template: str, **values: Any) -> str:
@@ -46,12 +47,13 @@ def shared_workdir(workdir: str | None) -> str:
     """The flag for the work directory of a job of several hosts.
 
     Raises:
-      UsageError: there is none, so that the job could not go on when it is begun again.
+      UsageError: there is none, so that the job could not go on when it is begun again; or it
+        is a URL.
     """
     if not workdir:
         rule = "on a file system that all of its hosts share, such as a mounted Filestore or NFS"
         raise UsageError(f"--workdir is missing: give the job a directory {rule}")
-    return f"--workdir={workdir}"
+    return f"--workdir={local_path(workdir)}"
 
 
 def execute(command: Sequence[str], *, text: str | None = None, keep: bool = False) -> str:

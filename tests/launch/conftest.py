@@ -51,7 +51,8 @@ elif verb == "ssh":
     home = node(names[0])
     if not alive(names[0]):
         sys.exit(255)
-    child = subprocess.Popen(["bash", "-c", flags["command"]], env={**os.environ, "HOME": str(home)})
+    environment = {**os.environ, "HOME": str(home)}
+    child = subprocess.Popen(["bash", "-c", flags["command"]], env=environment, cwd=home)
     while child.poll() is None and alive(names[0]):
         time.sleep(0.02)
     child.kill()

@@ -28,7 +28,7 @@ OPTIONS = [[], ["--nodes=4", "--time=1-12", "--account=a"], ["--partition=gpu", 
 SIZES = [["--gpus_per_node=8", "--cpus_per_task=16"], ["--restarts=0"]]
 
 
-@pytest.mark.parametrize("flags", [sum(pair, []) for pair in itertools.product(OPTIONS, SIZES)])
+@pytest.mark.parametrize("flags", [a + b for a, b in itertools.product(OPTIONS, SIZES)])
 def test_the_script_passes_shellcheck(launch, flags):
     code, script, err = launch(*flags)
     assert (code, err) == (0, "")

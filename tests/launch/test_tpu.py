@@ -8,7 +8,7 @@ import pytest
 
 from jaxmnist.cli.main import main
 
-AWKWARD = 'gs://bucket/it\'s a "run" of $HOME'
+AWKWARD = '/mnt/shared/it\'s a "run" of $HOME'
 POD = ["--name=mnist", "--zone=us-west4-a", "--accelerator=v5e-16"]
 
 
@@ -45,7 +45,7 @@ SWITCHES = list(itertools.product([[], ["--spot"]], [[], ["--queued"]], [[], ["-
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_the_script_and_the_workers_script_pass_shellcheck(launch, switches):
-    code, script, err = launch(*sum(switches, []), "--keep", "--config.seed=3")
+    code, script, err = launch(*itertools.chain(*switches), "--keep", "--config.seed=3")
     assert (code, err) == (0, "")
     check(script)
     (_, workers, _) = script.split("WORKER")
@@ -103,6 +103,8 @@ def test_what_is_missing_is_named(launch, left_out, missing):
     assert (code, out) == (2, "") and f"--{missing} is missing: give " in err
     code, out, err = launch(workdir=None)
     assert (code, out) == (2, "") and "--workdir is missing: give the job a directory" in err
+    code, out, err = launch(workdir="gs://bucket/run")
+    assert (code, out) == (2, "") and "--workdir=gs://bucket/run is not a path" in err
 
 
 def test_without_gcloud_it_says_so(launch, monkeypatch):
@@ -112,7 +114,7 @@ def test_without_gcloud_it_says_so(launch, monkeypatch):
 
 
 def test_a_job_from_create_to_delete(launch, stand_in):
-    code, out, err = launch("--run", "--config.seed=3", "--spot", "--project=mine")
+    code, _, err = launch("--run", "--config.seed=3", "--spot", "--project=mine")
     assert code == 0, err
     assert "a line of the log" in err
     assert stand_in.verbs == [
