@@ -10,14 +10,13 @@ from jaxmnist.config import did_you_mean
 from jaxmnist.errors import UsageError
 from jaxmnist.launch.script import check_name, execute, render, shared_workdir
 
-# By kind: what Google calls it, its image, whether the number counts chips (else TensorCores,
-# two a chip), and how many chips a host has. From Cloud TPU's pages "TPU software versions" and
-# of each kind.
+# By kind: what Google calls it, its image, and whether the number counts chips (else TensorCores,
+# two a chip). From Cloud TPU's pages "TPU software versions" and of each kind.
 _KINDS = {
-    "v4": ("v4", "tpu-ubuntu2204-base", False, 4),
-    "v5e": ("v5litepod", "v2-alpha-tpuv5-lite", True, 4),
-    "v5p": ("v5p", "v2-alpha-tpuv5", False, 4),
-    "v6e": ("v6e", "v2-alpha-tpuv6e", True, 4),
+    "v4": ("v4", "tpu-ubuntu2204-base", False),
+    "v5e": ("v5litepod", "v2-alpha-tpuv5-lite", True),
+    "v5p": ("v5p", "v2-alpha-tpuv5", False),
+    "v6e": ("v6e", "v2-alpha-tpuv6e", True),
 }
 #: Parts of the script that can be run alone.
 STEPS = ("create", "copy", "install", "start", "follow", "delete")
@@ -88,7 +87,7 @@ def accelerator_of(text: str | None) -> tuple[str, str]:
         raise UsageError(f"--accelerator is missing: {rule}")
     if kind not in kinds:
         raise UsageError(f"there is no accelerator {text!r}{did_you_mean(kind, kinds)}: {rule}")
-    name, image, by_chip, _ = kinds[kind]
+    name, image, by_chip = kinds[kind]
     if not re.fullmatch(r"[1-9]\d{0,4}", number) or (not by_chip and int(number) % 8):
         unit = "its chips" if by_chip else "its TensorCores, two a chip and four chips a host"
         raise UsageError(f"accelerator {text!r}: the number of {kind} counts {unit}; {rule}")

@@ -75,7 +75,7 @@ def test_an_accelerator_gets_googles_name_and_its_image(launch, accelerator, kin
         (["--name="], "--name= needs a value"),
         (["--name=My_TPU"], "--name=My_TPU is no name: give a letter, then"),
         (["--zone=west"], "--zone=west is no zone: give one that has the accelerator"),
-        (["--accelerator=v5f-8"], "no accelerator 'v5f-8'; did you mean .*: give KIND-NUMBER"),
+        (["--accelerator=v5f-8"], "no accelerator 'v5f-8': give KIND-NUMBER with"),
         (["--accelerator=v4-6"], "'v4-6': the number of v4 counts its TensorCores"),
         (["--accelerator=v5e-0"], "'v5e-0': the number of v5e counts its chips"),
         (["--accelerator=v5e"], "'v5e': the number of v5e counts its chips"),
