@@ -12,6 +12,7 @@ import jaxmnist
 from jaxmnist.cli import commands
 from jaxmnist.cli.arguments import define, parse
 from jaxmnist.cli.distributed import FLAGS
+from jaxmnist.cli.launch import ANYWHERE, SCRIPT, SLURM, TPU, local, slurm, tpu
 from jaxmnist.cli.plan import plan
 from jaxmnist.cli.report import report
 from jaxmnist.config import did_you_mean
@@ -28,9 +29,17 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
     "info": (commands.info, ["json"]),
     "report": (report, ["workdir", "compare", "out"]),
     "plan": (plan, ["config", "topology", "picture", "json"]),
+    "launch local": (local, ["processes", *ANYWHERE]),
+    "launch slurm": (slurm, [*SLURM, *SCRIPT, *ANYWHERE]),
+    "launch tpu": (tpu, [*TPU, "runtime_version", *SCRIPT, *ANYWHERE]),
 }
 # Commands that take more than flags, and what.
-_TAKES: Final = {"predict": " IMAGE ...", "report": " [--compare WORKDIR ...]"}
+_TAKES: Final = {
+    "predict": " IMAGE ...",
+    "report": " [--compare WORKDIR ...]",
+    "launch tpu": " [create|copy|install|start|follow|delete]",
+}
+_MAKE_WORKDIRS: Final = {"train", "launch local", "launch slurm", "launch tpu"}
 _AGAIN: Final = "then run the same command again: it goes on from its last checkpoint"
 _REPAIRS: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free space there, {_AGAIN}"),
@@ -110,8 +119,10 @@ def _told_by_xla(error: Exception) -> str:
 
 def _dispatch(argv: Sequence[str]) -> None:
     name, *arguments = argv or ["help"]
-    if name in {*_HELP, "help"}:
-        lines = [f"  {name:<12} {function.__doc__}" for name, (function, _) in COMMANDS.items()]
+    if name == "launch" and arguments and arguments[0] not in _HELP:
+        name, *arguments = f"launch {arguments[0]}", *arguments[1:]
+    if name in {*_HELP, "help"} or (name == "launch" and _HELP & {*arguments}):
+        lines = [f"  {name:<14} {function.__doc__}" for name, (function, _) in COMMANDS.items()]
         print("Data-parallel training in JAX, proven on MNIST.\n")
         print("usage: jaxmnist <command> [--flag=value ...]\n", *lines, _EXAMPLES, sep="\n")
     elif name == "--version":
@@ -134,7 +145,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if files and name not in _TAKES:
         rule = f"flags begin with two dashes; see `jaxmnist {name} --help`"
         raise UsageError(f"jaxmnist {name} takes no argument {files[0]!r}: {rule}")
-    if "workdir" in names and name != "train" and not flags.workdir:
+    if "workdir" in names and name not in _MAKE_WORKDIRS and not flags.workdir:
         what = "the work directory of a run of `jaxmnist train`"
         raise UsageError(f"jaxmnist {name} needs --workdir, {what}")
     function(flags, *files)

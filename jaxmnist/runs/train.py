@@ -29,7 +29,7 @@ from jaxmnist.runs.result import Best, Result, describe_devices, summarize, vers
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
 from jaxmnist.step import Several, Step, make_train_step, place_batch
-from jaxmnist.workdir import Workdir, fresh_path, open_workdir, read_result
+from jaxmnist.workdir import Workdir, fresh_path, local_path, open_workdir, read_result
 from jaxmnist.writers import write_atomically
 
 # Found by name, so that the core needs no library of the terminal.
@@ -192,7 +192,7 @@ def _path(workdir: str | Path | None, setup: Setup) -> Path:
     if workdir is None and jax.process_count() > 1:
         need = "needs a work directory that they share: give --workdir"
         raise UsageError(f"a job of {jax.process_count()} processes {need}")
-    return fresh_path(setup.data.name) if workdir is None else Path(workdir)
+    return fresh_path(setup.data.name) if workdir is None else local_path(workdir)
 
 
 def _newest_checkpoint(place: Workdir, terminal: Any) -> checkpoint.CheckpointInfo | None:
