@@ -16,12 +16,17 @@ _TEXT: Final = partial(flags.DEFINE_string, default=None)
 _SWITCH: Final = partial(flags.DEFINE_boolean, default=False)
 _STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
+_FORMAT: Final = partial(
+    flags.DEFINE_enum, default="stablehlo", enum_values=["stablehlo", "safetensors"]
+)
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
     "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
     "step": partial(_STEP, help="Which checkpoint; the newest without it."),
     "compare": partial(flags.DEFINE_list, default=None, help="Work directories beside it."),
-    "out": partial(_TEXT, help="The file to write; report.html in the work directory without it."),
+    "model": partial(_TEXT, help="A file of `jaxmnist export`, in place of --workdir."),
+    "format": partial(_FORMAT, help="A program, or the parameters alone."),
+    "out": partial(_TEXT, help="The file to write; one in the work directory without it."),
     "topology": partial(_TEXT, help="KIND:CHIPS, such as v5e:16x16, v5p:2x2x2 or h100:8."),
     "picture": partial(_TEXT, help="A file to draw the scaling into: .svg, .png or .pdf."),
     "split": partial(_SPLIT, default="test", help="Which examples."),

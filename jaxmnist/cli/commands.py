@@ -43,9 +43,23 @@ def predict(flags: Any, *files: str) -> None:
     """Says which digits are in image files: any size, colour or grey, dark or light."""
     if not files:
         raise UsageError("jaxmnist predict needs image files, such as digit.png")
-    for found in jaxmnist.predict(flags.workdir, files, step=flags.step):
+    if (flags.workdir is None) == (flags.model is None):
+        need = "--workdir of a run or --model of `jaxmnist export`, one of the two"
+        raise UsageError(f"jaxmnist predict needs {need}")
+    if flags.model and flags.step is not None:
+        raise UsageError("--step chooses a checkpoint of --workdir; --model holds a single one")
+    if flags.model:
+        predictions = jaxmnist.load_exported(flags.model).predict(files)
+    else:
+        predictions = jaxmnist.predict(flags.workdir, files, step=flags.step)
+    for found in predictions:
         line = f"{found.source}: {found.label} ({found.probability:.1%})"
         print(json.dumps(vars(found)) if flags.json else line)
+
+
+def export(flags: Any) -> None:
+    """Writes the model of a run to one file that runs without Flax on CPU, CUDA and TPU."""
+    print(jaxmnist.export(flags.workdir, flags.out, format=flags.format, step=flags.step))
 
 
 def checkpoints(flags: Any) -> None:

@@ -17,10 +17,11 @@ from jaxmnist.errors import JaxmnistError, UsageError
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
     "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet"]),
     "eval": (commands.evaluate, ["workdir", "step", "split", "json"]),
-    "predict": (commands.predict, ["workdir", "step", "json"]),
+    "predict": (commands.predict, ["workdir", "model", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),
     "info": (commands.info, ["json"]),
+    "export": (commands.export, ["workdir", "step", "format", "out"]),
     "report": (report, ["workdir", "compare", "out"]),
     "plan": (plan, ["config", "topology", "picture", "json"]),
 }
@@ -98,7 +99,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if files and name not in _TAKES:
         rule = f"flags begin with two dashes; see `jaxmnist {name} --help`"
         raise UsageError(f"jaxmnist {name} takes no argument {files[0]!r}: {rule}")
-    if "workdir" in names and name != "train" and not flags.workdir:
+    if "workdir" in names and name not in ("train", "predict") and not flags.workdir:
         what = "the work directory of a run of `jaxmnist train`"
         raise UsageError(f"jaxmnist {name} needs --workdir, {what}")
     function(flags, *files)

@@ -35,6 +35,10 @@ FIRST_STAGE = {
     "checkpoints without workdir": ("checkpoints", 2, r"jaxmnist checkpoints needs --workdir"),
     "predict without workdir": ("predict 7.png", 2, r"jaxmnist predict needs --workdir"),
     "predict without files": ("predict --workdir=x", 2, r"needs image files, such as digit.png"),
+    "two models": ("predict --workdir=x --model=y 7.png", 2, r"--model of .*, one of the two"),
+    "step of a file": ("predict --model=y --step=3 7.png", 2, r"--step chooses a checkpoint of"),
+    "export without workdir": ("export --out=x", 2, r"jaxmnist export needs --workdir"),
+    "unknown format": ("export --workdir=x --format=onnx", 2, r"--format=onnx.*stablehlo\|safet"),
     "unknown config": ("train --config=sede", 2, r"'sede'; did you mean 'seed'\?.*debug, default"),
     "missing config file": ("train --config=nope.py", 2, r"'nope.py'.*shipped: debug"),
     "config that raises": ("train --config=raises.py", 2, r"raises.py, line 3: ZeroDivisionError"),
@@ -283,6 +287,25 @@ class TestData:
         path.write_text(path.read_text().replace(str(data), "gone"))
         sentence = "gone: not a directory that can be read"
         refused("eval", f"--workdir={workdir}", code=1, sentence=sentence)
+
+
+class TestExportedModels:
+    @pytest.mark.parametrize(
+        ("path", "sentence"),
+        [
+            ("7.stablehlo", r"7.stablehlo cannot be read \(No such file.*of `jaxmnist export`\n$"),
+            (".", r"\. cannot be read \(Is a directory\)"),
+            ("none.py", r"none.py is damaged or no exported model: .*; export it anew with .*\n$"),
+        ],
+    )
+    def test_a_file_that_is_none_or_damaged_is_named(self, refused, path, sentence):
+        refused("predict", f"--model={path}", "7.png", code=1, sentence=sentence)
+
+    def test_a_run_that_is_none_or_a_place_that_cannot_be_written_is_named(self, refused, finished):
+        sentence = r"nowhere is not the work directory of a run"
+        refused("export", "--workdir=nowhere", code=1, sentence=sentence)
+        sentence = r"cannot be written to none.py/x: .*; choose another --out"
+        refused("export", f"--workdir={finished}", "--out=none.py/x", code=2, sentence=sentence)
 
 
 class TestWorkDirectory:

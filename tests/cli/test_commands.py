@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 import jaxmnist
 from jaxmnist.config import from_dict, get_config, to_dict
@@ -210,6 +211,28 @@ class TestPredict:
         first = predictions[0]
         line = run("predict", f"--workdir={finished}", paths[0]).out
         assert line == f"{paths[0]}: {first['label']} ({first['probability']:.1%})\n"
+
+
+class TestExport:
+    def test_the_exported_file_predicts_what_the_run_predicts(self, run, finished, tmp_path):
+        image = np.full((20, 24), 48, np.uint8)
+        image[5] = 168
+        Image.fromarray(image).save(tmp_path / "1.png")
+        out = tmp_path / "model.stablehlo"
+        done = run("export", f"--workdir={finished}", f"--out={out}")
+        assert (done.code, done.out, done.err) == (0, f"{out}\n", "")
+        lines = [
+            run("predict", source, tmp_path / "1.png").out
+            for source in (f"--model={out}", f"--workdir={finished}")
+        ]
+        assert lines[0] == lines[1] != ""
+
+    def test_the_parameters_alone_are_a_safetensors_file(self, run, finished, tmp_path):
+        out = tmp_path / "parameters"
+        done = run("export", f"--workdir={finished}", "--format=safetensors", f"--out={out}")
+        assert done.code == 0
+        count = sum(array.size for array in load_file(out).values())
+        assert count == result_of(finished)["params"]["count"]
 
 
 @pytest.fixture(scope="module")
