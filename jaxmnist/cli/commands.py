@@ -1,7 +1,10 @@
 """What each command does with its flags and files; the docstrings are shown as help."""
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jaxmnist
@@ -15,7 +18,28 @@ def train(flags: Any) -> None:
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
     options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
-    jaxmnist.train(config, flags.workdir, command=["jaxmnist", "train", *command], **options)
+    command = ["jaxmnist", "train", *command]
+    result = jaxmnist.train(config, flags.workdir, command=command, **options)
+    if flags.report and (page := _report(result.workdir)) and not flags.quiet:
+        print(f"report: {page}")
+
+
+def _report(workdir: Path) -> Path | None:
+    """Writes the report of a finished run where it is missing or older than the result."""
+    import jax
+
+    if jax.process_index() > 0:
+        return None
+    page, result = workdir / "report.html", workdir / "result.json"
+    try:
+        if page.is_file() and page.stat().st_mtime >= result.stat().st_mtime:
+            return page
+        return jaxmnist.report(workdir)
+    except Exception as error:  # the run is finished and saved, whatever became of its report
+        fault = f"the report could not be written: {type(error).__name__}: {error}"
+        repair = "the run itself is whole; to try again: jaxmnist report --workdir"
+        print(f"jaxmnist: {fault}; {repair}={shlex.quote(str(workdir))}", file=sys.stderr)
+        return None
 
 
 def evaluate(flags: Any) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,26 @@ def report(
 
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template shows."""
-    run, found, config, result = runs[0], None, tables.config_rows(runs), tables.result_rows(runs)
-    if not (reason := refusal(run)):
+    run, found, reason = runs[0], None, refusal(runs[0])
+    # XLA compiles the model while the charts are drawn.
+    with ThreadPoolExecutor(1) as pool:
+        looking = None if reason else pool.submit(look, run)
+        content = _recorded(runs)
         try:
-            found = look(run)
+            found = looking.result() if looking else None
         except Exception as error:  # whatever a damaged directory leads to, the rest is shown
             reason = f"{type(error).__name__}: {error}"
+    return content | {
+        "look": found,
+        "reason": reason,
+        "calibration": charts.calibration(found.confidence, found.correct) if found else None,
+        "memory": tables.memory_rows(run, found.sizes if found else {}),
+    }
+
+
+def _recorded(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the files of the work directories say."""
+    config, result = tables.config_rows(runs), tables.result_rows(runs)
     marked = [row for row in config if row.marked]
     differing = [row for row in config if len({*row.cells[: len(runs)]}) > 1]
     return {
@@ -81,11 +96,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "colors": charts.COLORS,
         "curves": [(title, _curves(runs, *how)) for title, *how in _CURVES],
         "steps": _step_times(runs),
-        "confusion": _confusion(run),
-        "look": found,
-        "reason": reason,
-        "calibration": charts.calibration(found.confidence, found.correct) if found else None,
-        "memory": tables.memory_rows(run, found.sizes if found else {}),
+        "confusion": _confusion(runs[0]),
         "devices": tables.rows_of(runs, "devices"),
         "reproducibility": [tables.reproducibility_rows(r) for r in runs],
     }

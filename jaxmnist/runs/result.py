@@ -1,6 +1,8 @@
 """The result of a run, as Python sees it and as result.json keeps it."""
 
 import platform
+import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -72,6 +74,8 @@ class Result:
       best: the best state by validation, None without validation examples.
       devices: what the run ran on.
       versions: of Python and the packages.
+      memory: peaks in bytes, of this process on the host and of a device where it tells.
+      command: what was typed or called.
       workdir: where everything lies.
       history: the records of metrics.jsonl.
       state: the last state, on the devices.
@@ -85,6 +89,8 @@ class Result:
     best: Best | None
     devices: dict[str, Any]
     versions: dict[str, str]
+    memory: dict[str, int]
+    command: str
     workdir: Path
     history: list[dict[str, Any]] = field(repr=False)
     state: TrainState | None = field(repr=False)
@@ -99,14 +105,15 @@ class Result:
         if best := values.get("best"):
             best = Best(**best | {"test": Evaluation.from_dict(best["test"])})
         found = test, train, count, sha256, ema, best, values["devices"], values["versions"]
-        return Result(*found, workdir, history, state)
+        return Result(*found, values["memory"], values["command"], workdir, history, state)
 
     def to_dict(self) -> dict[str, Any]:
         """What result.json holds."""
-        values = {"test": self.test.to_dict(), "train": vars(self.train)}
+        values: dict[str, Any] = {"test": self.test.to_dict(), "train": vars(self.train)}
         params = {"count": self.params_count, "sha256": self.params_sha256}
         values["params"] = params | {"ema_sha256": self.ema_sha256}
-        values |= {"devices": self.devices, "versions": self.versions}
+        values |= {"devices": self.devices, "versions": self.versions, "memory": self.memory}
+        values["command"] = self.command
         if self.best is not None:
             values["best"] = vars(self.best) | {"test": self.best.test.to_dict()}
         return values
@@ -131,6 +138,16 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
     first = mesh.devices.flat[0]
     kind = {"platform": first.platform, "kind": first.device_kind}
     return kind | {"count": int(mesh.size), "processes": jax.process_count()}
+
+
+def peak_memory(mesh: Mesh) -> dict[str, int]:
+    """The most bytes in use so far: of this process on the host, of a device where it tells."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = {"host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    stats = [device.memory_stats() or {} for device in mesh.local_devices]
+    if on_devices := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
+        peaks["device_peak_bytes"] = max(on_devices)
+    return peaks
 
 
 def versions() -> dict[str, str]:

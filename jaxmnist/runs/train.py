@@ -25,7 +25,7 @@ from jaxmnist.mesh import replicate
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import BatchSource, placed_ahead, process_rows, train_batches
 from jaxmnist.runs.recorder import Recorder
-from jaxmnist.runs.result import Best, Result, describe_devices, summarize, versions
+from jaxmnist.runs.result import Best, Result, describe_devices, peak_memory, summarize, versions
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
@@ -130,7 +130,7 @@ def train(
         # ---- The result, from the last state; the best one is looked at beside it.
         clock.switch(None)
         recorder.wait()
-        result = _result(setup, state, place, recorder=recorder, clock=clock)
+        result = _result(setup, state, place, recorder=recorder, clock=clock, command=resume)
         if jax.process_index() == 0:
             write_atomically(place.result, json.dumps(result.to_dict(), indent=2) + "\n")
         terminal.finish(result.to_dict(), place)
@@ -253,7 +253,13 @@ def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]
 
 
 def _result(
-    setup: Setup, state: TrainState, place: Workdir, *, recorder: Recorder, clock: Clock
+    setup: Setup,
+    state: TrainState,
+    place: Workdir,
+    *,
+    recorder: Recorder,
+    clock: Clock,
+    command: str,
 ) -> Result:
     """Looks at the test split, once for the last state and once for the best by validation."""
     test = recorder.test(state, setup.steps)
@@ -273,6 +279,8 @@ def _result(
         best=best,
         devices=describe_devices(setup.mesh),
         versions=versions(),
+        memory=peak_memory(setup.mesh),
+        command=command,
         workdir=place.path,
         history=recorder.history,
         state=state,

@@ -289,6 +289,16 @@ class TestData:
         refused("eval", f"--workdir={workdir}", code=1, sentence=sentence)
 
 
+class TestReports:
+    def test_what_is_no_run_or_cannot_be_written_is_named(self, refused, finished):
+        sentence = r"nowhere is not the work directory of a run: .*; give the --workdir of a run"
+        refused("report", "--workdir=nowhere", code=1, sentence=sentence)
+        more = ("--compare", "nowhere")
+        refused("report", f"--workdir={finished}", *more, code=1, sentence=sentence)
+        sentence = r"the report cannot be written to none.py/x: .*; choose another --out"
+        refused("report", f"--workdir={finished}", "--out=none.py/x", code=1, sentence=sentence)
+
+
 class TestExportedModels:
     @pytest.mark.parametrize(
         ("path", "sentence"),
