@@ -80,8 +80,9 @@ class Terminal:
             "result": str(place.result),
             "metrics": str(place.metrics),
             "checkpoints": str(place.checkpoints),
-            "event files": f"tensorboard --logdir {place.tensorboard}",
         }
+        if place.tensorboard.is_dir():
+            rows["event files"] = f"tensorboard --logdir {place.tensorboard}"
         print_table(["", ""], rows.items(), title="result", console=self._console)
 
     def __enter__(self) -> Self:

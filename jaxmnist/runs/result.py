@@ -1,5 +1,6 @@
 """The result of a run, as Python sees it and as result.json keeps it."""
 
+import json
 import platform
 import resource
 import sys
@@ -74,8 +75,6 @@ class Result:
       best: the best state by validation, None without validation examples.
       devices: what the run ran on.
       versions: of Python and the packages.
-      memory: peaks in bytes, of this process on the host and of a device where it tells.
-      command: what was typed or called.
       workdir: where everything lies.
       history: the records of metrics.jsonl.
       state: the last state, on the devices.
@@ -89,8 +88,6 @@ class Result:
     best: Best | None
     devices: dict[str, Any]
     versions: dict[str, str]
-    memory: dict[str, int]
-    command: str
     workdir: Path
     history: list[dict[str, Any]] = field(repr=False)
     state: TrainState | None = field(repr=False)
@@ -105,18 +102,22 @@ class Result:
         if best := values.get("best"):
             best = Best(**best | {"test": Evaluation.from_dict(best["test"])})
         found = test, train, count, sha256, ema, best, values["devices"], values["versions"]
-        return Result(*found, values["memory"], values["command"], workdir, history, state)
+        return Result(*found, workdir, history, state)
 
     def to_dict(self) -> dict[str, Any]:
-        """What result.json holds."""
-        values: dict[str, Any] = {"test": self.test.to_dict(), "train": vars(self.train)}
+        """The result as a dictionary that JSON can hold."""
+        values = {"test": self.test.to_dict(), "train": vars(self.train)}
         params = {"count": self.params_count, "sha256": self.params_sha256}
         values["params"] = params | {"ema_sha256": self.ema_sha256}
-        values |= {"devices": self.devices, "versions": self.versions, "memory": self.memory}
-        values["command"] = self.command
+        values |= {"devices": self.devices, "versions": self.versions}
         if self.best is not None:
             values["best"] = vars(self.best) | {"test": self.best.test.to_dict()}
         return values
+
+    def to_json(self, mesh: Mesh, *, command: str) -> str:
+        """What result.json holds: beside the result the peak memory, and what was typed."""
+        beside = {"memory": _peak_memory(mesh), "command": command}
+        return json.dumps(self.to_dict() | beside, indent=2) + "\n"
 
 
 def summarize(setup: Setup, seconds: Mapping[str, float]) -> TrainSummary:
@@ -140,14 +141,13 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
     return kind | {"count": int(mesh.size), "processes": jax.process_count()}
 
 
-def peak_memory(mesh: Mesh) -> dict[str, int]:
-    """The most bytes in use so far: of this process on the host, of a device where it tells."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peaks = {"host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+def _peak_memory(mesh: Mesh) -> dict[str, int]:
+    """The most bytes in use so far: of this process on the host, of a device (0: not told)."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     stats = [device.memory_stats() or {} for device in mesh.local_devices]
-    if on_devices := [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]:
-        peaks["device_peak_bytes"] = max(on_devices)
-    return peaks
+    device = max(s.get("peak_bytes_in_use", 0) for s in stats)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"host_peak_bytes": host * unit, "device_peak_bytes": device}
 
 
 def versions() -> dict[str, str]:

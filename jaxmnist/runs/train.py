@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from jaxmnist.mesh import replicate
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import BatchSource, placed_ahead, process_rows, train_batches
 from jaxmnist.runs.recorder import Recorder
-from jaxmnist.runs.result import Best, Result, describe_devices, peak_memory, summarize, versions
+from jaxmnist.runs.result import Best, Result, describe_devices, summarize, versions
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
@@ -120,7 +119,7 @@ def train(
             terminal.finish(values, place)
             return Result.from_dict(values, place.path, recorder.history, state)
         train_step = None if finished else _compiled(setup, state, recorder)
-        for callback in callbacks:
+        for callback in recorder.callbacks:
             stack.callback(callback.on_end)
             callback.on_start(place.path, step, setup.steps)
         clock.switch("train")
@@ -130,9 +129,9 @@ def train(
         # ---- The result, from the last state; the best one is looked at beside it.
         clock.switch(None)
         recorder.wait()
-        result = _result(setup, state, place, recorder=recorder, clock=clock, command=resume)
+        result = _result(setup, state, place, recorder=recorder, clock=clock)
         if jax.process_index() == 0:
-            write_atomically(place.result, json.dumps(result.to_dict(), indent=2) + "\n")
+            write_atomically(place.result, result.to_json(setup.mesh, command=resume))
         terminal.finish(result.to_dict(), place)
         return result
 
@@ -253,13 +252,7 @@ def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]
 
 
 def _result(
-    setup: Setup,
-    state: TrainState,
-    place: Workdir,
-    *,
-    recorder: Recorder,
-    clock: Clock,
-    command: str,
+    setup: Setup, state: TrainState, place: Workdir, *, recorder: Recorder, clock: Clock
 ) -> Result:
     """Looks at the test split, once for the last state and once for the best by validation."""
     test = recorder.test(state, setup.steps)
@@ -279,8 +272,6 @@ def _result(
         best=best,
         devices=describe_devices(setup.mesh),
         versions=versions(),
-        memory=peak_memory(setup.mesh),
-        command=command,
         workdir=place.path,
         history=recorder.history,
         state=state,
