@@ -31,6 +31,7 @@ _FLAGS: Final[dict[str, Any]] = {
     "picture": partial(_TEXT, help="A file to draw the scaling into: .svg, .png or .pdf."),
     "split": partial(_SPLIT, default="test", help="Which examples."),
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
+    "profile_steps": partial(_TEXT, help="FIRST:LAST, steps to trace into WORKDIR/profile."),
     "report": partial(_SWITCH, default=True, help="Write report.html when the run is finished."),
     "quiet": partial(_SWITCH, help="Print nothing but errors."),
     "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),

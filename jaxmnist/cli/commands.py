@@ -1,6 +1,7 @@
 """What each command does with its flags and files; the docstrings are shown as help."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,11 +18,27 @@ def train(flags: Any) -> None:
     """Trains a model, or goes on with the run in a work directory."""
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
-    options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
+    options: dict[str, Any] = {
+        "quiet": flags.quiet,
+        "allow_config_change": flags.allow_config_change,
+    }
     command = ["jaxmnist", "train", *command]
+    if flags.profile_steps:
+        options["callbacks"] = [_profile(flags.profile_steps)]
     result = jaxmnist.train(config, flags.workdir, command=command, **options)
     if flags.report and (page := _report(result.workdir)) and not flags.quiet:
         print(f"report: {page}")
+
+
+def _profile(text: str) -> Any:
+    """What traces the steps of a text such as "10:15"."""
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        rule = "give the first and the last step, such as 10:15; steps are counted from 1"
+        raise UsageError(f"--profile_steps={text}: {rule}")
+    from jaxmnist.zoo.profiler import Profile
+
+    return Profile(int(found[1]), int(found[2]))
 
 
 def _report(workdir: Path) -> Path | None:

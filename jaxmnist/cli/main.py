@@ -15,7 +15,10 @@ from jaxmnist.errors import JaxmnistError, UsageError
 
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
-    "train": (commands.train, ["config", "workdir", "allow_config_change", "report", "quiet"]),
+    "train": (
+        commands.train,
+        ["config", "workdir", "allow_config_change", "profile_steps", "report", "quiet"],
+    ),
     "eval": (commands.evaluate, ["workdir", "step", "split", "json"]),
     "predict": (commands.predict, ["workdir", "model", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),

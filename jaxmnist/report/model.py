@@ -37,6 +37,7 @@ class Look:
       confidence: probability of each prediction, float32 [n].
       correct: whether it is right, bool [n].
       mistakes: the most confident ones first: PNG as data URI, label, prediction, confidence.
+      images: of the mistakes, uint8 [n, h, w, c].
       filters: of the first layer, PNGs as data URIs; empty where it has none that are images.
       sizes: bytes by part of the train state.
     """
@@ -45,6 +46,7 @@ class Look:
     confidence: Array
     correct: Array
     mistakes: list[tuple[str, int, int, float]]
+    images: Array
     filters: list[str]
     sizes: Mapping[str, int]
 
@@ -94,7 +96,7 @@ def look(run: Run) -> Look:
     parts = {"parameters": state.params, "moving average": state.ema}
     parts |= {"optimizer state": state.opt_state, "whole train state": state}
     sizes = {name: sum(x.nbytes for x in jax.tree.leaves(part)) for name, part in parts.items()}
-    return Look(info.step, confidence, correct, mistakes, filters, sizes)
+    return Look(info.step, confidence, correct, mistakes, split.images[worst], filters, sizes)
 
 
 def _probabilities(setup: Setup, state: TrainState, images: Array) -> Array:

@@ -1,5 +1,6 @@
 """Writes the report of a run, or of several side by side, from top to bottom."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from jaxmnist.report import charts, tables
 from jaxmnist.report.gather import SPLITS, Run, number, read_runs
 from jaxmnist.report.model import look, refusal
 from jaxmnist.writers import write_atomically
+from jaxmnist.zoo.tensorboard import write_mistakes
 
 # Title, metric, scale.
 _CURVES = (
@@ -34,7 +36,8 @@ def report(
     """Writes one HTML file that shows a run and needs nothing beside it.
 
     What is missing or damaged in a work directory is said on the page, with the reason, and the
-    rest is shown. No code that a configuration names is imported.
+    rest is shown. No code that a configuration names is imported. The most confident mistakes are
+    shown in TensorBoard, too, where the run has event files.
 
     Args:
       workdir: of the run.
@@ -51,13 +54,19 @@ def report(
     path = Path(out) if out is not None else Path(workdir) / "report.html"
     loader, strict = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict)
-    text = environment.get_template("report.html.j2").render(_content(runs)).lstrip()
+    content = _content(runs)
+    text = environment.get_template("report.html.j2").render(content).lstrip()
     try:
         # A file name or a JSON string may hold half a character, which UTF-8 cannot.
         write_atomically(path, text.encode("utf-8", "replace").decode("utf-8"))
     except OSError as error:
         fault = f"the report cannot be written to {path}: {error.strerror or error}"
         raise WorkdirError(f"{fault}; choose another --out") from error
+    # Where the event files lie nobody may be able to write any more.
+    with contextlib.suppress(OSError):
+        if found := content["look"]:
+            captions = [f"{y} as {p}, {100 * share:.0f}%" for _, y, p, share in found.mistakes]
+            write_mistakes(runs[0].path, found.step, found.images, captions)
     return path
 
 

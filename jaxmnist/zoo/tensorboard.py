@@ -130,10 +130,10 @@ class TensorBoardWriter(Callback):
         return contact_sheet(shown.reshape(-1, *images.shape[1:]), columns=1 + _DRAWS)
 
 
-def write_mistakes(place: Workdir, step: int, images: Any, captions: list[str]) -> None:
+def write_mistakes(workdir: Path, step: int, images: Any, captions: list[str]) -> None:
     """Writes the picture of mistakes uint8 [n, h, w, c] for a run that has event files."""
-    if len(images) and place.tensorboard.is_dir():
-        file = EventFile(place.tensorboard, "mistakes")
+    if len(images) and (directory := Workdir(workdir).tensorboard).is_dir():
+        file = EventFile(directory, "mistakes")
         file.add(
             step, summary=_image("mistakes", contact_sheet(images, columns=6, captions=captions))
         )

@@ -35,6 +35,9 @@ FIRST_STAGE = {
     "checkpoints without workdir": ("checkpoints", 2, r"jaxmnist checkpoints needs --workdir"),
     "predict without workdir": ("predict 7.png", 2, r"jaxmnist predict needs --workdir"),
     "predict without files": ("predict --workdir=x", 2, r"needs image files, such as digit.png"),
+    "steps to trace": ("train --profile_steps=15:10", 2, r"steps=15:10: give the first and the"),
+    "one step to trace": ("train --profile_steps=3", 2, r"such as 10:15; steps are counted from 1"),
+    "step zero to trace": ("train --profile_steps=0:3", 2, r"--profile_steps=0:3: give the first"),
     "two models": ("predict --workdir=x --model=y 7.png", 2, r"--model of .*, one of the two"),
     "step of a file": ("predict --model=y --step=3 7.png", 2, r"--step chooses a checkpoint of"),
     "export without workdir": ("export --out=x", 2, r"jaxmnist export needs --workdir"),
@@ -287,6 +290,12 @@ class TestData:
         path.write_text(path.read_text().replace(str(data), "gone"))
         sentence = "gone: not a directory that can be read"
         refused("eval", f"--workdir={workdir}", code=1, sentence=sentence)
+
+
+def test_steps_to_trace_that_the_run_does_not_make_are_named(run, flags, tmp_path):
+    done = run("train", *flags, "--profile_steps=19:21", f"--workdir={tmp_path / 'run'}")
+    assert done.code == 2 and "Traceback" not in done.err
+    assert "the steps 19:21 cannot be traced; the run has 20 steps: choose some of" in done.err
 
 
 class TestReports:

@@ -135,12 +135,12 @@ class TestImages:
 
     def test_mistakes_are_shown_where_there_are_event_files(self, tmp_path):
         images = small_data().test.images[:3]
-        write_mistakes(Workdir(tmp_path), 9, images, ["a", "b", "c"])
+        write_mistakes(tmp_path, 9, images, ["a", "b", "c"])
         assert not (tmp_path / "tensorboard").exists()
         (tmp_path / "tensorboard").mkdir()
         for _ in range(2):
-            write_mistakes(Workdir(tmp_path), 9, images, ["a", "b", "c"])
-        write_mistakes(Workdir(tmp_path), 10, images[:0], [])
+            write_mistakes(tmp_path, 9, images, ["a", "b", "c"])
+        write_mistakes(tmp_path, 10, images[:0], [])
         assert pictures(tmp_path) == {"mistakes": [9]}
 
 
