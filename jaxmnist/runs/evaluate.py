@@ -12,6 +12,7 @@ import numpy as np
 from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, steps_in
 from jaxmnist.errors import CheckpointError, UsageError
 from jaxmnist.metrics import Evaluation
+from jaxmnist.names import resolve
 from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.state import TrainState
@@ -93,7 +94,7 @@ def evaluate(
       Loss, accuracy, accuracy by class and the confusion matrix.
 
     Raises:
-      UsageError: no such split.
+      UsageError: no such split, or parts that the run was given in Python are missing.
       WorkdirError: the directory is not that of a run.
       CheckpointError: no such checkpoint, or it is damaged.
     """
@@ -112,6 +113,7 @@ def load_run(
     """The setup of a finished or stopped run and the state of one of its checkpoints.
 
     Raises:
+      UsageError: the run was given parts in Python, and they are not given again.
       WorkdirError: the directory is not that of a run.
       CheckpointError: no such checkpoint, or it is damaged.
     """
@@ -120,8 +122,12 @@ def load_run(
     info = find_checkpoint(place, step)
     # Evaluating does not need the devices that trained.
     config.parallel.devices, config.parallel.deterministic = None, False
+    read: Any = restore
+    if info.notes.get("parts"):
+        ready = resolve("jaxmnist.zoo.own.given:for_evaluation")
+        parts, read = ready(info.notes, parts, workdir=place.path)
     setup = prepare(config, training=False, **parts)
-    state = restore(place.checkpoints, info, setup.state_shapes())
+    state = read(place.checkpoints, info, setup.state_shapes())
     return setup, state, info
 
 

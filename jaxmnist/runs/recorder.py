@@ -1,12 +1,11 @@
 """What a run writes down while it goes: metrics, evaluations, checkpoints, the best step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import jax
 
-from jaxmnist.callbacks import Callback
 from jaxmnist.checkpoint import CheckpointWriter
 from jaxmnist.clock import Clock
 from jaxmnist.errors import NonFiniteLossError
@@ -39,10 +38,13 @@ class Recorder:
         clock: Clock,
         *,
         step: int,
-        callbacks: Sequence[Callback] = (),
+        origin: Mapping[str, Any] | None,
     ):
-        """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
-        self._callbacks = callbacks
+        """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none).
+
+        `origin`, whose parameters the run started from, is kept with each checkpoint.
+        """
+        self._callbacks, self._origin = setup.callbacks, origin
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step
@@ -130,8 +132,9 @@ class Recorder:
             bad, rate = jax.device_get((state.first_bad_step, state.window.learning_rate))
             self._stop_if_bad(int(bad), float(rate))
             # A copy: the checkpoint is written while the clock goes on.
-            notes = {"seconds": dict(self._clock.seconds), "data": self._setup.data.digest}
-            notes["metrics"] = self.history[-1] if self.history else {}
+            notes: dict[str, Any] = {"seconds": dict(self._clock.seconds)}
+            notes |= {"data": self._setup.data.digest, "parts": self._setup.parts}
+            notes |= {"init_from": self._origin, "metrics": (self.history or [{}])[-1]}
             self._checkpoints.save(step, state, notes)
             self._saved = step
         for callback in self._callbacks:
