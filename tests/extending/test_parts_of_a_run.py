@@ -93,13 +93,14 @@ class TestPartsGivenInPython:
         assert first.params_sha256 == run(tmp_path / "b", parts=pair, train__steps=2).params_sha256
 
 
-class TestStartingFromAnotherRun:
-    plain = {"dataset": small_data(), "model": Tiny(groups=8)}
+PLAIN = {"dataset": small_data(), "model": Tiny(groups=8)}
 
+
+class TestStartingFromAnotherRun:
     @pytest.fixture(scope="class")
     def source(self, tmp_path_factory):
         path = tmp_path_factory.mktemp("source") / "run"
-        return path, run(path, parts=self.plain, train__ema_decay=0.9)
+        return path, run(path, parts=PLAIN, train__ema_decay=0.9)
 
     def test_starts_from_what_it_was_evaluated_with(self, source, tmp_path):
         seen = {}
@@ -110,7 +111,7 @@ class TestStartingFromAnotherRun:
 
         run(
             tmp_path / "run",
-            parts=self.plain | {"callbacks": [Look()]},
+            parts=PLAIN | {"callbacks": [Look()]},
             train__init_from=source[0],
             train__ema_decay=0.5,
             train__steps=1,
@@ -129,11 +130,11 @@ class TestStartingFromAnotherRun:
 
     def test_going_on_needs_the_source_no_more(self, source, tmp_path):
         moved = shutil.copytree(source[0], tmp_path / "source")
-        expected = run(tmp_path / "a", parts=self.plain, train__init_from=moved)
+        expected = run(tmp_path / "a", parts=PLAIN, train__init_from=moved)
         shutil.copytree(tmp_path / "a", tmp_path / "b")
         shutil.rmtree(tmp_path / "b" / "checkpoints" / "6")
         shutil.rmtree(moved)
-        again = run(tmp_path / "b", parts=self.plain, train__init_from=moved)
+        again = run(tmp_path / "b", parts=PLAIN, train__init_from=moved)
         assert again.params_sha256 == expected.params_sha256
         notes = [newest_good(tmp_path / x / "checkpoints")[0].notes["init_from"] for x in "ab"]
         assert notes[0] == notes[1] != None  # noqa: E711
@@ -159,7 +160,7 @@ class TestStartingFromAnotherRun:
 
     def test_what_is_no_run_is_refused(self, tmp_path):
         with pytest.raises(WorkdirError, match="is not the work directory of a run"):
-            run(tmp_path / "run", parts=self.plain, train__init_from=tmp_path / "nothing")
+            run(tmp_path / "run", parts=PLAIN, train__init_from=tmp_path / "nothing")
 
 
 def test_parameters_named_by_pattern_do_not_decay(tmp_path):
