@@ -22,7 +22,7 @@ def resolve(path: str, *, key: str = "") -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         rule = "give 'package.module:name' of a module that is installed or lies on PYTHONPATH"
         fault = f"{key}={path!r} cannot be imported: {type(error).__name__}: {error}"
         raise ConfigError([f"{fault}; {rule}"]) from error
