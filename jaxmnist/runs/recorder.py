@@ -38,11 +38,11 @@ class Recorder:
         clock: Clock,
         *,
         step: int,
-        origin: Mapping[str, Any] | None,
+        origin: Mapping[str, Any],
     ):
         """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none).
 
-        `origin`, whose parameters the run started from, is kept with each checkpoint.
+        `origin`, what the run was given and started from, is kept with each checkpoint.
         """
         self._callbacks, self._origin = setup.callbacks, origin
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
@@ -132,9 +132,8 @@ class Recorder:
             bad, rate = jax.device_get((state.first_bad_step, state.window.learning_rate))
             self._stop_if_bad(int(bad), float(rate))
             # A copy: the checkpoint is written while the clock goes on.
-            notes: dict[str, Any] = {"seconds": dict(self._clock.seconds)}
-            notes |= {"data": self._setup.data.digest, "parts": self._setup.parts}
-            notes |= {"init_from": self._origin, "metrics": (self.history or [{}])[-1]}
+            notes = {"seconds": dict(self._clock.seconds), "data": self._setup.data.digest}
+            notes |= {**self._origin, "metrics": (self.history or [{}])[-1]}
             self._checkpoints.save(step, state, notes)
             self._saved = step
         for callback in self._callbacks:

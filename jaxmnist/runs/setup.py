@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,6 @@ class Setup:
       resident: whether the train split lies on the devices, and batches are gathered there.
       notes: sentences for the panel, such as why a fast path does not apply.
       callbacks: those that the configuration names, then those that were given.
-      parts: names of what was given in Python, by argument.
     """
 
     config: ConfigDict
@@ -65,7 +64,6 @@ class Setup:
     resident: bool
     notes: tuple[str, ...]
     callbacks: Sequence[Callback]
-    parts: Mapping[str, str]
 
     def next_due(self, step: int, duration: int | str) -> int:
         """The first step after this one at whose end something that recurs is due."""
@@ -144,8 +142,6 @@ def prepare(
       ModelError: the model breaks the contract of the train step.
     """
     validate(config)
-    everything = {"dataset": dataset, "model": model, "tx": tx, "loss": loss}
-    given = {name: part for name, part in everything.items() if part is not None}
     cpu_devices, bits = config.parallel.cpu_devices, config.parallel.deterministic
     prepare_backend(config.batch_size, cpu_devices=cpu_devices, deterministic=bits)
     with ThreadPoolExecutor(1) as pool:
@@ -185,8 +181,7 @@ def prepare(
         fault = "makes XLA's convolution ten times slower on a CPU, where it runs in a loop"
         raise ConfigError([f"train.steps_per_call={several} {fault}: set it to 1"])
     resident, notes = _is_resident(config, data, mesh), notes if conv else ()
-    found = config, mesh, data, functions, task, steps, conv, resident, notes
-    return Setup(*found, callbacks, _own("given:names_of")(given) if given else {})
+    return Setup(config, mesh, data, functions, task, steps, conv, resident, notes, callbacks)
 
 
 def load_data(config: ConfigDict, dataset: Any = None) -> Dataset:

@@ -103,7 +103,7 @@ def train(
                 resolve("jaxmnist.zoo.own.given:check_parts")(found.notes, parts, workdir=path)
         clock = Clock(found.notes["seconds"] if found else None)
         clock.switch("compile")
-        state, origin = _first_state(setup, found, place, terminal)
+        state, origin = _first_state(setup, found, place, terminal=terminal, parts=parts)
         # Not before: a run that is refused leaves the configuration as it was.
         open_workdir(path, config, allow_config_change=True, write=first and not new)
         step = found.step if found else 0
@@ -208,16 +208,19 @@ def _newest_checkpoint(place: Workdir, terminal: Any) -> checkpoint.CheckpointIn
 
 
 def _first_state(
-    setup: Setup, found: checkpoint.CheckpointInfo | None, place: Workdir, terminal: Any
-) -> tuple[TrainState, Any]:
-    """The state that training begins with, and from which run's parameters the run has started."""
+    setup: Setup, found: checkpoint.CheckpointInfo | None, place: Workdir, **more: Any
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state that training begins with, and what the run was given and started from."""
+    own = any(part is not None for part in more["parts"].values())
+    names = resolve("jaxmnist.zoo.own.given:names_of")(more["parts"]) if own else {}
     if found is not None:
         state = checkpoint.restore(place.checkpoints, found, setup.state_shapes())
-        terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
-        return state, found.notes.get("init_from")
+        more["terminal"].message(f"resumed at step {found.step:,} of {setup.steps:,}")
+        return state, {"parts": names, "init_from": found.notes.get("init_from")}
+    state, origin = setup.initial_state(), None
     if source := setup.config.train.init_from:
-        return resolve("jaxmnist.zoo.own.parameters:start_from")(setup.initial_state(), source)
-    return setup.initial_state(), None
+        state, origin = resolve("jaxmnist.zoo.own.parameters:start_from")(state, source)
+    return state, {"parts": names, "init_from": origin}
 
 
 def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
