@@ -80,7 +80,7 @@ def make_optimizer(
       ConfigError: no such optimizer, arguments that it does not take, or one whose update needs
         more than gradients and parameters.
     """
-    kwargs, own = more["kwargs"], ":" in name
+    kwargs, spare, own = more["kwargs"], more.get("no_decay") or "", ":" in name
     # Names with capitals are types, of which some have no signature.
     optaxs: Any = vars(optax).get(name) if name.islower() else None
     constructor: Any = resolve(name, key="optimizer.name") if own else optaxs
@@ -102,9 +102,7 @@ def make_optimizer(
             jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), kernel)
     except Exception as error:
         raise ConfigError([f"optimizer.kwargs={kwargs} for {name!r}: {error}"]) from error
-    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-    decay = []
+    chain = [optax.clip_by_global_norm(clip_norm), tx] if clip_norm is not None else [tx]
     if weight_decay:
-        decayed = resolve("jaxmnist.zoo.decay:decayed")
-        decay = [decayed(schedule, weight_decay, spare=more.get("no_decay") or "")]
-    return optax.chain(*clip, tx, *decay) if clip or decay else tx
+        chain.append(resolve("jaxmnist.zoo.decay:decayed")(schedule, weight_decay, spare=spare))
+    return optax.chain(*chain) if len(chain) > 1 else tx
