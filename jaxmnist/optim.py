@@ -55,10 +55,10 @@ def make_schedule(
         if getattr(rate, "shape", None) != ():
             raise TypeError(f"the rate of a step is {rate!r:.80}, expected one number")
     except Exception as error:  # the user's function may raise anything
-        rule = "it must give a function from finished steps to a learning rate, and takes"
-        fault = f"schedule.kwargs={kwargs} for {name!r}: {error}"
+        rule = "it must give a function from finished steps to a learning rate"
         accepted = ", ".join([*parameters(make)[2:], "warmup"])
-        raise ConfigError([f"{fault} ({rule} {accepted})"]) from error
+        fault = f"schedule.kwargs={kwargs} for {name!r}: {error} (it takes {accepted})"
+        raise ConfigError([f"{fault}; {rule}"]) from error
     return schedule
 
 

@@ -1,4 +1,4 @@
-"""What the examples share: a small data set, few steps."""
+"""What the examples share: a small data set and model, few steps."""
 
 from ml_collections import ConfigDict
 
@@ -9,6 +9,7 @@ def get_config() -> ConfigDict:
     """The default with what differs."""
     config = jaxmnist.get_config()
     config.dataset.name = "mydigits.data:bars"
+    config.model.name = "mydigits.models:WideNet"
     config.batch_size = 32
     config.train.epochs = None
     config.train.steps = 24

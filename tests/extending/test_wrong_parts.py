@@ -119,7 +119,7 @@ class TestSchedulesAndOptimizers:
         [
             ("wrong_parts:table", "'wrong_parts:table': .*must give a function from finished ste"),
             ("wrong_parts:rates", r"the rate of a step is .*3.*expected one number"),
-            ("wrong_parts:broken_schedule", r"'colour' \(it must give .* takes colour, warmup\)"),
+            ("wrong_parts:broken_schedule", r"'colour' \(it takes colour, warmup\); it must give"),
             ("cosin", r"schedule.name='cosin' is not one of .*; did you mean 'cosine'\?"),
             ("wrong_parts:absent", "schedule.name='wrong_parts:absent' cannot be imported"),
         ],

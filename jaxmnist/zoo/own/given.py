@@ -1,5 +1,6 @@
 """What a run was given in Python: its names are kept, and asked for where they are needed again."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def names_of(parts: Mapping[str, Any]) -> dict[str, str]:
     """
     names = {}
     for argument, part in parts.items():
-        owner = getattr(part, "func", part)  # of a functools.partial
+        owner = part.func if isinstance(part, functools.partial) else part
         owner = owner if hasattr(owner, "__qualname__") else type(owner)
         if part is not None:
             names[argument] = f"{owner.__module__}:{owner.__qualname__}"

@@ -1,5 +1,6 @@
 """Tries a function of the user's own on a few rows, and says in a sentence what is wrong."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def name_of(part: Any) -> str:
     """What to call a part in a sentence: as the configuration does, or by its own name."""
     if isinstance(part, str):
         return repr(part)
-    part = getattr(part, "func", part)  # of a functools.partial
+    part = part.func if isinstance(part, functools.partial) else part
     return str(getattr(part, "__qualname__", type(part).__qualname__))
 
 
