@@ -42,7 +42,7 @@ def find(name: str, known: Mapping[str, str], *, key: str) -> Any:
     Raises:
       ConfigError: no such name, a path that cannot be imported, or one to what cannot be called.
     """
-    own = "choose one, or give your own as 'package.module:name'"
+    own = "choose one, or give your own as 'package.module:Class' or 'package.module:function'"
     if ":" not in (path := known.get(name, name)):
         fault = f"{key}={name!r} is not one of {', '.join(sorted(known))}: {own}"
         raise ConfigError([f"{fault}{did_you_mean(name, known)}"])

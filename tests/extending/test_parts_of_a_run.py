@@ -96,12 +96,13 @@ class TestPartsGivenInPython:
 PLAIN = {"dataset": small_data(), "model": Tiny(groups=8)}
 
 
-class TestStartingFromAnotherRun:
-    @pytest.fixture(scope="class")
-    def source(self, tmp_path_factory):
-        path = tmp_path_factory.mktemp("source") / "run"
-        return path, run(path, parts=PLAIN, train__ema_decay=0.9)
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "run"
+    return path, run(path, parts=PLAIN, train__ema_decay=0.9)
 
+
+class TestStartingFromAnotherRun:
     def test_starts_from_what_it_was_evaluated_with(self, source, tmp_path):
         seen = {}
 

@@ -179,7 +179,7 @@ class TestModels:
         [
             ("no_such_package.models:Net", "No module named 'no_such_package'.*installed or lies"),
             ("wrong_parts:scalar", "must be a flax.linen.Module class"),
-            ("my_package.Net", "give your own as 'package.module:name'"),
+            ("my_package.Net", "give your own as 'package.module:Class'"),
         ],
     )
     def test_that_are_none(self, tmp_path, name, text):

@@ -33,7 +33,8 @@ def read_npz(path: Path, classes: int | None) -> Dataset:
     """
     again = "write it with numpy.savez_compressed"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: of a damaged archive NumPy leaves the file open.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             spelled = {n: n if n in file else k for n, k in (NAMES | VALIDATION).items()}
             missing = [n for n in NAMES if spelled[n] not in file]
             there = {n: file[k] for n, k in spelled.items() if k in file}
