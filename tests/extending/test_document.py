@@ -58,17 +58,29 @@ def test_every_seam_has_a_command():
     assert {*seams, "augment.custom", "callbacks", "train.init_from"} <= {*keys}
 
 
-def test_the_commands_run(beside, monkeypatch, capsys):
-    monkeypatch.chdir(beside)
-    monkeypatch.syspath_prepend(str(beside))
-    for command in COMMANDS:
+def run(commands, folder, monkeypatch, capsys):
+    """Runs commands in a folder from which its package can be imported."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for command in commands:
         code = main([*shlex.split(command)[1:], "--quiet"])
         assert code == 0, command + capsys.readouterr().err
-    assert (beside / "runs" / "tuned" / "result.json").exists()
-    lines = (beside / "runs" / "callback" / "worst.txt").read_text().splitlines()
-    assert lines[-1].startswith("step 24, test: class ")
     for name in [name for name in sys.modules if name.partition(".")[0] == "mydigits"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_model_and_a_data_set_of_ones_own_train(beside, monkeypatch, capsys):
+    run(COMMANDS[1:2], beside, monkeypatch, capsys)
+    assert (beside / "runs" / "model" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_every_command_runs(tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(PACKAGE, tmp_path / "extending")
+    run(COMMANDS, folder, monkeypatch, capsys)
+    assert (folder / "runs" / "tuned" / "result.json").exists()
+    lines = (folder / "runs" / "callback" / "worst.txt").read_text().splitlines()
+    assert lines[-1].startswith("step 24, test: class ")
 
 
 @pytest.mark.slow
