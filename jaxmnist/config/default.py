@@ -73,6 +73,14 @@ KEYS: Final = {
     "schedule.kwargs": Key({}, rules.FREE, "{'end': 0.01}"),
     #: Shift each train image by up to so many pixels, in both directions; 0 does not.
     "augment.shift": Key(0, rules.COUNT),
+    #: Turn each train image by up to so many degrees, either way; 0 does not.
+    "augment.rotation": Key(0.0, Rule(float, "degrees in 0..180", lambda v: 0 <= v <= 180), "10"),
+    #: Scale each train image by up to 1 + this, larger or smaller; 0 does not.
+    "augment.scale": Key(0.0, Rule(float, "a number in [0, 1]", lambda v: 0 <= v <= 1), "0.1"),
+    #: Slant each train image by up to so many degrees, either way; 0 does not.
+    "augment.shear": Key(0.0, Rule(float, "degrees in 0..45", lambda v: 0 <= v <= 45), "10"),
+    #: Blank a square of so many pixels a side in each train image; 0 does not.
+    "augment.cutout": Key(0, rules.COUNT),
     #: Whether the train set lies on the devices; 'auto' puts it on accelerators with room for it.
     "pipeline.resident": Key("auto", choice("auto", "on", "off")),
     #: How often a checkpoint is saved (a duration); the last step is always saved.

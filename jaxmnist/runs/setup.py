@@ -19,13 +19,14 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxmnist import datasets
-from jaxmnist.augment import Augment, make_augment
+from jaxmnist.augment import SHIPPED, Augment, make_augment
 from jaxmnist.config import Duration, next_due, to_steps, training_length, validate
 from jaxmnist.datasets import Dataset
 from jaxmnist.errors import ConfigError, DataError
 from jaxmnist.mesh import batch_faults, data_mesh, prepare_backend, replicate, replicated
 from jaxmnist.metrics import cross_entropy
 from jaxmnist.models import CONVOLUTIONS, ModelFunctions, make_model, model_functions
+from jaxmnist.names import resolve
 from jaxmnist.optim import make_optimizer, make_schedule
 from jaxmnist.pipeline import make_gather
 from jaxmnist.state import TrainState, create_state
@@ -250,11 +251,10 @@ def _configured_model(config: ConfigDict, classes: int, conv: str) -> nn.Module:
 
 
 def _augment(config: ConfigDict, data: Dataset) -> Augment | None:
-    pixels, side = config.augment.shift, min(data.image_shape[:2])
-    if pixels >= side:
-        fault = f"moves images of {side} pixels out of sight: choose at most {side - 1}"
-        raise ConfigError([f"augment.shift={pixels} {fault}"])
-    return make_augment(shift_pixels=pixels)
+    asked = {"shift": config.augment.shift, "rotation": config.augment.rotation}
+    asked |= {"scale": config.augment.scale, "shear": config.augment.shear}
+    functions = resolve(SHIPPED)(data.image_shape, **asked, cutout=config.augment.cutout)
+    return make_augment(functions)
 
 
 def _optimizer(config: ConfigDict, schedule: Any) -> optax.GradientTransformation:
