@@ -16,6 +16,7 @@ _TEXT: Final = partial(flags.DEFINE_string, default=None)
 _SWITCH: Final = partial(flags.DEFINE_boolean, default=False)
 _STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
+_VOTE: Final = partial(flags.DEFINE_enum, enum_values=["mean", "majority"])
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
     "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
@@ -25,6 +26,8 @@ _FLAGS: Final[dict[str, Any]] = {
     "topology": partial(_TEXT, help="KIND:CHIPS, such as v5e:16x16, v5p:2x2x2 or h100:8."),
     "picture": partial(_TEXT, help="A file to draw the scaling into: .svg, .png or .pdf."),
     "split": partial(_SPLIT, default="test", help="Which examples."),
+    "vote": partial(_VOTE, default="mean", help="How several --workdir=A,B,C decide."),
+    "tta": partial(_STEP, default=0, help="Average over images moved by up to so many pixels."),
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
     "quiet": partial(_SWITCH, help="Print nothing but errors."),
     "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jaxmnist
@@ -19,12 +20,22 @@ def train(flags: Any) -> None:
 
 
 def evaluate(flags: Any) -> None:
-    """Evaluates a checkpoint of a run: every example counts exactly once."""
-    result = jaxmnist.evaluate(flags.workdir, split=flags.split, step=flags.step)
+    """Evaluates a checkpoint of a run, or of several as one; every example counts exactly once."""
+    # A directory may have a comma in its name.
+    several = "," in flags.workdir and not Path(flags.workdir).exists()
+    workdir = flags.workdir.split(",") if several else flags.workdir
+    if several and "" in workdir:
+        raise UsageError(f"--workdir={flags.workdir} has an empty name beside a comma: remove it")
+    options = {"split": flags.split, "step": flags.step, "vote": flags.vote, "tta": flags.tta}
+    result = jaxmnist.evaluate(workdir, **options)
     if flags.json:
         print(json.dumps(result.to_dict()))
-    else:
-        print_evaluation(result, title=f"{flags.split} of {flags.workdir}")
+        return
+    print_evaluation(result, title=f"{flags.split} of {flags.workdir}")
+    if several:
+        found = result.members.items()
+        alone = [[name, f"{one.accuracy:.2%}", f"{one.loss:.4f}"] for name, one in found]
+        _show(found, alone, header=["alone", "accuracy", "loss"], as_json=False)
 
 
 def print_evaluation(result: Any, *, title: str) -> None:

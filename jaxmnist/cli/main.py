@@ -16,7 +16,7 @@ from jaxmnist.errors import JaxmnistError, UsageError
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
     "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet"]),
-    "eval": (commands.evaluate, ["workdir", "step", "split", "json"]),
+    "eval": (commands.evaluate, ["workdir", "step", "split", "vote", "tta", "json"]),
     "predict": (commands.predict, ["workdir", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmnist.errors import DataError
 from jaxmnist.images import Pixels, is_on_black, read_image, to_example
 from jaxmnist.runs.evaluate import load_run
+from jaxmnist.runs.probabilities import log_probabilities
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState
 
@@ -71,15 +70,7 @@ def predict_with(setup: Setup, state: TrainState, images: Pictures) -> list[Pred
     Raises:
       DataError: pictures cannot be used; all of them are listed, and nothing was predicted.
     """
-
-    @jax.jit
-    def run(variables: Any, images: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision(setup.task.matmul_precision):
-            logits, _ = setup.task.apply(*variables, images, None)
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
-    # One device is enough, and every process of several may predict by itself.
-    variables = jax.device_put(jax.device_get((state.inference_params, state.batch_stats)))
+    run = log_probabilities(setup, state)
     single = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 0) == 2
     pictures: Any = [images] if single else images
     on_black = is_on_black(setup.data.test.images[:_SAMPLE])
@@ -99,6 +90,6 @@ def predict_with(setup: Setup, state: TrainState, images: Pictures) -> list[Pred
     found = []
     for start in range(0, len(examples), _BATCH_SIZE):
         names, batch = zip(*examples[start : start + _BATCH_SIZE], strict=True)
-        for name, p in zip(names, np.asarray(run(variables, np.stack(batch))), strict=True):
+        for name, p in zip(names, np.exp(run(np.stack(batch))), strict=True):
             found.append(Prediction(name, int(p.argmax()), float(p.max()), tuple(p.tolist())))
     return found

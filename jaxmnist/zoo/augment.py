@@ -5,7 +5,6 @@ so that uint8 images are equal bit for bit on every kind and number of devices.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -138,7 +137,7 @@ def bend(
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         i, j, k = jax.random.randint(key, (3,), 0, _LEVELS)
-        c, s, t, z = (jnp.asarray(x)[at] for x, at in zip((cos, sin, tan, size), (i, i, j, k)))
+        c, s, t, z = (jnp.asarray(x)[at] for x, at in ((cos, i), (sin, i), (tan, j), (size, k)))
         # Where a pixel comes from: the inverse of turning the scaled and slanted image.
         rows = (c + (t * s >> _BITS), s - (t * c >> _BITS)), (-s, c)
         return _resampled(image, [[z * entry >> _BITS for entry in row] for row in rows])

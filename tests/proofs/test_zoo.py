@@ -36,7 +36,7 @@ MODELS = {
     "resnet": ("resnet", {"channels": (4, 8)}, {}),
 }
 QUICK = {("mlp", "jit"), ("M5", "shard_map")}
-QUICK_AUGMENTED = (np.uint8, 4, "shard_map")
+QUICK_AUGMENTED = (np.uint8, 2, "shard_map")
 AUGMENTATIONS = {"shift": 2, "rotation": 20.0, "scale": 0.2, "shear": 10.0, "cutout": 4}
 
 
@@ -85,12 +85,10 @@ def proven(task, variables, data, *, strategy, record_property, reference):
     state, programs = stepped(task, variables, data, strategy=strategy, devices=4)
     found = assert_all_reduce_count(programs, 1)
     assert not any(c.in_loop for c in found)
-    # Running statistics ride along, each with a weight; XLA sends equal weights once.
+    # Running statistics ride along, each with a weight; XLA sends what is equal once.
     moved = variables.get("batch_stats", {})
-    least = parameter_count(variables["params"]) + METRICS + parameter_count(moved)
-    if strategy != "jit":
-        (bytes_reduced,) = {c.bytes for c in found}
-        assert 0 <= bytes_reduced - FLOAT_BYTES * least <= FLOAT_BYTES * len(jax.tree.leaves(moved))
+    most = parameter_count((variables["params"], moved)) + len(jax.tree.leaves(moved)) + METRICS
+    assert strategy == "jit" or sum(c.bytes for c in found) <= FLOAT_BYTES * most
     assert_replicas_equal(state)
     worst = worst_leaf(learned(state), reference)
     record_property("worst", worst)
@@ -168,7 +166,7 @@ def augmented_reference(dtype):
     [
         pytest.param(d, a, s, marks=() if (d, a, s) == QUICK_AUGMENTED else pytest.mark.slow)
         for d in (np.uint8, np.float32)
-        for a in (1, 4)
+        for a in (1, 2)
         for s in STRATEGIES
     ],
 )
