@@ -1,6 +1,7 @@
 """Augmentations are put together so that each draws from keys of its own."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmnist.augment import make_augment
@@ -16,7 +17,7 @@ def keys():
 def draw(images, keys):
     """Writes what it draws into the first pixel that is zero."""
     drawn = jax.vmap(lambda key: jax.random.randint(key, (), 1, 2**30))(keys)
-    flat = images.reshape(B, -1)
+    flat = jnp.asarray(images).reshape(B, -1)
     first = (flat == 0).argmax(1)
     return flat.at[np.arange(B), first].set(drawn).reshape(images.shape)
 

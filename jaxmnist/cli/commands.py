@@ -27,7 +27,7 @@ def evaluate(flags: Any) -> None:
     if several and "" in workdir:
         raise UsageError(f"--workdir={flags.workdir} has an empty name beside a comma: remove it")
     options = {"split": flags.split, "step": flags.step, "vote": flags.vote, "tta": flags.tta}
-    result = jaxmnist.evaluate(workdir, **options)
+    result: Any = jaxmnist.evaluate(workdir, **options)
     if flags.json:
         print(json.dumps(result.to_dict()))
         return

@@ -122,4 +122,4 @@ def _evaluation(logs: Array, labels: Array, loss: Any) -> Evaluation:
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (labels, logs.argmax(1)), 1)
     losses = loss(jnp.asarray(logs, jnp.float32), jnp.asarray(labels))
-    return Evaluation.from_sums(float(np.sum(losses, dtype=np.float64)), confusion)
+    return Evaluation.from_sums(float(np.sum(np.asarray(losses), dtype=np.float64)), confusion)
