@@ -132,7 +132,7 @@ def bend(
     """
     draw = np.linspace(-1.0, 1.0, _LEVELS)
     angle = np.radians(rotation * draw)
-    tables = np.cos(angle), np.sin(angle), np.tan(np.radians(shear * draw)), (1 + scale) ** draw
+    tables = np.cos(angle), np.sin(angle), np.tan(np.radians(shear * draw)), (1 + scale) ** -draw
     cos, sin, tan, size = (np.rint(table * 2**_BITS).astype(np.int32) for table in tables)
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
