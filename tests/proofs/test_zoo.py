@@ -80,7 +80,7 @@ def learned(state):
     return state.params, state.opt_state, state.batch_stats
 
 
-def proven(task, variables, data, *, strategy, record_property, reference):
+def proven(task, variables, data, *, strategy, record_property, reference, tolerance=TOLERANCE):
     """Compares with one device, and counts what a step on four communicates."""
     state, programs = stepped(task, variables, data, strategy=strategy, devices=4)
     found = assert_all_reduce_count(programs, 1)
@@ -92,7 +92,7 @@ def proven(task, variables, data, *, strategy, record_property, reference):
     assert_replicas_equal(state)
     worst = worst_leaf(learned(state), reference)
     record_property("worst", worst)
-    assert worst < TOLERANCE
+    assert worst < tolerance
 
 
 @functools.cache
@@ -136,8 +136,9 @@ def full_task(name):
 def test_a_step_of_each_model_as_it_ships_is_the_same_on_four_devices(
     name, strategy, record_property
 ):
+    """The gradient of a kernel before batch norm is what is left of a far larger sum."""
     facts = {"record_property": record_property, "reference": full_reference(name)}
-    proven(*full_task(name), strategy=strategy, **facts)
+    proven(*full_task(name), strategy=strategy, **facts, tolerance=5 * TOLERANCE)
 
 
 @pytest.mark.parametrize(
