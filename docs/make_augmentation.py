@@ -39,7 +39,7 @@ def main():
         place.imshow(np.hstack(list(strip)), cmap="gray_r", vmin=0, vmax=255)
         place.set_ylabel(name, rotation=0, ha="right", va="center")
         place.set(xticks=[], yticks=[])
-    figure.savefig(PICTURE, metadata={"Software": None})
+    figure.savefig(PICTURE, bbox_inches="tight", metadata={"Software": None})
 
 
 if __name__ == "__main__":

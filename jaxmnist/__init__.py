@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxmnist.config import get_config as get_config
-    from jaxmnist.runs.evaluate import evaluate as evaluate
+    from jaxmnist.runs.ensemble import evaluate as evaluate
     from jaxmnist.runs.predict import predict as predict
     from jaxmnist.runs.result import Result as Result
     from jaxmnist.runs.train import train as train
@@ -33,7 +33,8 @@ __all__ = ["Result", "evaluate", "get_config", "predict", "train"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module = {"Result": "runs.result", "get_config": "config"}.get(name, f"runs.{name}")
+        places = {"Result": "runs.result", "evaluate": "runs.ensemble", "get_config": "config"}
+        module = places.get(name, f"runs.{name}")
         return getattr(importlib.import_module(f"jaxmnist.{module}"), name)
     if name in _MODULES:
         return importlib.import_module(f"jaxmnist.{name}")

@@ -1,4 +1,4 @@
-"""Evaluates several runs as one, each perhaps on shifted copies of the images."""
+"""Evaluates checkpoints: of one run, or of several as one, perhaps on moved images, too."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ import numpy as np
 from jaxmnist.errors import DataError, UsageError
 from jaxmnist.metrics import Evaluation
 from jaxmnist.pipeline import make_gather
-from jaxmnist.runs.evaluate import load_run, split_of
+from jaxmnist.runs.evaluate import Evaluator, load_run
 from jaxmnist.runs.probabilities import Array, log_probabilities
+from jaxmnist.runs.setup import Setup
 
 VOTES = ("mean", "majority")
 
@@ -31,6 +32,50 @@ class EnsembleEvaluation(Evaluation):
         """A JSON-able dictionary of all fields."""
         members = {name: member.to_dict() for name, member in self.members.items()}
         return super().to_dict() | {"members": members}
+
+
+def evaluate(
+    workdir: str | Path | Sequence[str | Path],
+    *,
+    split: str = "test",
+    step: int | None = None,
+    vote: str = "mean",
+    tta: int = 0,
+    dataset: Any = None,
+    model: Any = None,
+    loss: Any = None,
+) -> Evaluation:
+    """Evaluates a checkpoint of a run, or several runs as one classifier.
+
+    Args:
+      workdir: of the run; several as a sequence.
+      split: "test", "train" or "validation".
+      step: which checkpoint; None for the newest.
+      vote: how several runs decide: "mean" of their probabilities, or "majority".
+      tta: takes the mean over the image moved by up to so many pixels; 0 does not move it.
+      dataset: what was passed to `train`, if anything; likewise model and loss.
+      model: see dataset.
+      loss: see dataset.
+
+    Returns:
+      Loss, accuracy, accuracy by class and the confusion matrix; with several runs or `tta` an
+      `EnsembleEvaluation`, which has those of each run, too.
+
+    Raises:
+      UsageError: no such split; of several runs also as in `evaluate_ensemble`.
+      DataError: several runs have other examples or classes.
+      WorkdirError: the directory is not that of a run.
+      CheckpointError: no such checkpoint, or it is damaged.
+    """
+    parts = {"dataset": dataset, "model": model, "loss": loss}
+    if tta or not isinstance(workdir, str | Path):
+        workdirs = [workdir] if isinstance(workdir, str | Path) else workdir
+        return evaluate_ensemble(workdirs, split=split, step=step, vote=vote, tta=tta, **parts)
+    setup, state, _ = load_run(workdir, step=step, **parts)
+    _split(setup, split)
+    result = Evaluator(setup).run(state, split)
+    assert result is not None  # nobody asks it to stop
+    return result
 
 
 def evaluate_ensemble(
@@ -72,7 +117,7 @@ def evaluate_ensemble(
     images = labels = np.zeros(0)
     for name in names:
         setup, state, _ = load_run(name, step=step, **parts)
-        source = split_of(setup, split)
+        source = _split(setup, split)
         index = np.arange(len(source))
         own_images, own_labels = make_gather(source)(np.zeros_like(index), index)
         if not members:
@@ -89,6 +134,13 @@ def evaluate_ensemble(
     together = _mean(logs) if vote == "mean" else _majority(logs)
     found = _evaluation(together, labels, loss)
     return EnsembleEvaluation(**vars(found), members=members)
+
+
+def _split(setup: Setup, split: str) -> Any:
+    if split not in setup.data.splits:
+        there = f"{', '.join(setup.data.splits)} (validation needs dataset.validation > 0)"
+        raise UsageError(f"split {split!r} does not exist in this run: choose one of {there}")
+    return setup.data.splits[split]
 
 
 def _check_move(tta: int, shape: Sequence[int]) -> None:

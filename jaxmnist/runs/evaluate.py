@@ -2,7 +2,7 @@
 
 import functools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,13 @@ import jax
 import numpy as np
 
 from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, steps_in
-from jaxmnist.errors import CheckpointError, UsageError
+from jaxmnist.errors import CheckpointError
 from jaxmnist.metrics import Evaluation
-from jaxmnist.names import resolve
 from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.state import TrainState
 from jaxmnist.step import Batch, Step, make_eval_step, place_batch
 from jaxmnist.workdir import Workdir, read_config
-
-# Found by name: training needs none of it.
-ENSEMBLE = "jaxmnist.runs.ensemble:evaluate_ensemble"
 
 
 class Evaluator:
@@ -72,62 +68,6 @@ class Evaluator:
         batch = Batch(image=image, label=np.zeros(rows, np.int32), mask=np.zeros(rows, bool))
         placed = place_batch(batch, self._setup.mesh, strategy=self._strategy)
         self._step.compile(state.inference_params, state.batch_stats, placed)
-
-
-def evaluate(
-    workdir: str | Path | Sequence[str | Path],
-    *,
-    split: str = "test",
-    step: int | None = None,
-    vote: str = "mean",
-    tta: int = 0,
-    dataset: Any = None,
-    model: Any = None,
-    loss: Any = None,
-) -> Evaluation:
-    """Evaluates a checkpoint of a run, or several runs as one classifier.
-
-    Args:
-      workdir: of the run; several as a sequence.
-      split: "test", "train" or "validation".
-      step: which checkpoint; None for the newest.
-      vote: how several runs decide: "mean" of their probabilities, or "majority".
-      tta: takes the mean over the image moved by up to so many pixels; 0 does not move it.
-      dataset: what was passed to `train`, if anything; likewise model and loss.
-      model: see dataset.
-      loss: see dataset.
-
-    Returns:
-      Loss, accuracy, accuracy by class and the confusion matrix; with several runs or `tta` an
-      `EnsembleEvaluation`, which has those of each run, too.
-
-    Raises:
-      UsageError: no such split.
-      WorkdirError: the directory is not that of a run.
-      CheckpointError: no such checkpoint, or it is damaged.
-    """
-    parts = {"dataset": dataset, "model": model, "loss": loss}
-    if tta or not isinstance(workdir, str | Path):
-        workdirs = [workdir] if isinstance(workdir, str | Path) else workdir
-        together = resolve(ENSEMBLE)
-        return together(workdirs, split=split, step=step, vote=vote, tta=tta, **parts)
-    setup, state, _ = load_run(workdir, step=step, **parts)
-    split_of(setup, split)
-    result = Evaluator(setup).run(state, split)
-    assert result is not None  # nobody asks it to stop
-    return result
-
-
-def split_of(setup: Setup, split: str) -> Any:
-    """The examples of a split.
-
-    Raises:
-      UsageError: no such split.
-    """
-    if split not in setup.data.splits:
-        there = f"{', '.join(setup.data.splits)} (validation needs dataset.validation > 0)"
-        raise UsageError(f"split {split!r} does not exist in this run: choose one of {there}")
-    return setup.data.splits[split]
 
 
 def load_run(
