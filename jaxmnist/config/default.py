@@ -49,7 +49,7 @@ KEYS: Final = {
     "dataset.classes": Key(None, or_none(rules.SIZE), "10"),
     #: Examples held out of the train set, drawn by the seed; the best checkpoint is chosen on them.
     "dataset.validation": Key(0, rules.COUNT),
-    #: Name of the model: one that is known, or one that was registered.
+    #: Name of the model: cnn, mlp, simple_cnn, resnet, or 'package.module:Class' of your own.
     "model.name": Key("cnn", rules.TEXT),
     #: Arguments of the model; free keys.
     "model.kwargs": Key({}, rules.FREE, "{'dropout': 0.1}"),
