@@ -25,6 +25,7 @@ _MODULES = (
     "plan",
     "report",
     "step",
+    "sweep",
     "testing",
 )
 

@@ -14,7 +14,9 @@ from jaxmnist.errors import UsageError
 
 _TEXT: Final = partial(flags.DEFINE_string, default=None)
 _SWITCH: Final = partial(flags.DEFINE_boolean, default=False)
+_MANY: Final = partial(flags.DEFINE_multi_string, default=None)
 _STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
+_COUNT: Final = partial(flags.DEFINE_integer, lower_bound=1)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
@@ -26,6 +28,9 @@ _FLAGS: Final[dict[str, Any]] = {
     "picture": partial(_TEXT, help="A file to draw the scaling into: .svg, .png or .pdf."),
     "split": partial(_SPLIT, default="test", help="Which examples."),
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
+    "seeds": partial(_TEXT, help="FIRST:END (END is left out) or numbers with commas."),
+    "grid": partial(_MANY, help="KEY:VALUE,VALUE of the configuration; may be given many times."),
+    "at_once": partial(_COUNT, default=1, help="Runs at a time, each on a GPU of its own."),
     "quiet": partial(_SWITCH, help="Print nothing but errors."),
     "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),
 }

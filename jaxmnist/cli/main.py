@@ -10,6 +10,7 @@ from jaxmnist.cli import commands
 from jaxmnist.cli.arguments import define, parse
 from jaxmnist.cli.plan import plan
 from jaxmnist.cli.report import report
+from jaxmnist.cli.sweep import sweep
 from jaxmnist.config import did_you_mean
 from jaxmnist.errors import JaxmnistError, UsageError
 
@@ -22,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
     "config": (commands.config, ["config", "json"]),
     "info": (commands.info, ["json"]),
     "report": (report, ["workdir", "compare", "out"]),
+    "sweep": (sweep, ["config", "seeds", "grid", "at_once", "workdir", "json", "quiet"]),
     "plan": (plan, ["config", "topology", "picture", "json"]),
 }
 # Commands that take more than flags, and what.
@@ -98,7 +100,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if files and name not in _TAKES:
         rule = f"flags begin with two dashes; see `jaxmnist {name} --help`"
         raise UsageError(f"jaxmnist {name} takes no argument {files[0]!r}: {rule}")
-    if "workdir" in names and name != "train" and not flags.workdir:
+    if "workdir" in names and name not in ("train", "sweep") and not flags.workdir:
         what = "the work directory of a run of `jaxmnist train`"
         raise UsageError(f"jaxmnist {name} needs --workdir, {what}")
     function(flags, *files)
