@@ -9,7 +9,7 @@ from jaxmnist.errors import JaxmnistError, UsageError
 
 
 def sweep(flags: Any) -> None:
-    """Trains many seeds, at every point of a grid, and compares them; or goes on with a sweep."""
+    """Trains many seeds at every point of a grid and compares them; resumes, too."""
     from jaxmnist.sweep.grid import parse_grid, parse_seeds
 
     if not flags.seeds:
@@ -43,5 +43,6 @@ def _print(found: Any) -> None:
     from jaxmnist.sweep.show import table_rows, verdict
 
     print_table(*table_rows(found.points), title="sweep")
-    print(verdict(found.points, found.best, found.chosen_by))
+    if text := verdict(found.points, found.best, found.chosen_by):
+        print(text)
     print(*(found.workdir / name for name in ("runs.jsonl", "table.csv", "picture.svg")))

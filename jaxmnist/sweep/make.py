@@ -134,12 +134,14 @@ def _check_points(book: Book, places: Sequence[Place], stop: StopRequest) -> Non
     begun = [dict(run.point) for name, run in book.runs.items() if book.place(name).config.exists()]
     ahead = {describe(run.point): run for run in book.open if dict(run.point) not in begun}
     requests = {words: _request(run, None) for words, run in ahead.items()}
-    found = dict(work(requests, places=places, stop=stop))
-    faults = [f"{words}: {fault}" if words else fault for words, fault in found.items() if fault]
+    faults = []
+    for words, fault in work(requests, places=places, stop=stop):
+        if fault and not stop:
+            faults.append(": ".join(filter(None, [words, fault.removeprefix("configuration: ")])))
     if stop.signal_number is not None:
         raise Interrupted("stopped before the first run", signal_number=stop.signal_number)
     if faults:
-        raise ConfigError([fault.removeprefix("configuration: ") for fault in faults])
+        raise ConfigError(faults)
 
 
 def _run_all(book: Book, places: Sequence[Place], stop: StopRequest, *, terminal: Any) -> None:
