@@ -1,11 +1,11 @@
 """The best accuracy of one network within a quarter of an hour on 2 CPU cores.
 
 Command: jaxmnist train --config=best
-Run:     a network of 390,858 parameters with batch norm and dropout, 45 epochs in batches of 256
-         on digits that are turned, scaled, slanted and shifted anew each time, smoothed labels,
-         Adam with a one-cycle learning rate up to 4e-3, moving average of the parameters. The test
-         examples are looked at once, at the end; with --config.dataset.validation=5000 it was
-         chosen.
+Run:     a network of 390,858 parameters with batch norm, 45 epochs in batches of 256 on digits that
+         are turned, scaled, slanted and shifted anew each time; smoothed labels, Adam with a
+         one-cycle learning rate up to 4e-3, a moving average of the parameters. The recipe was
+         chosen with --config.dataset.validation=5000; the test examples are looked at once, at
+         the end.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,6 @@ def get_config() -> ConfigDict:
     config.train.ema_decay = 0.998
     config.train.label_smoothing = 0.05
     config.model.name = "jaxmnist.zoo.deep_cnn:DeepCNN"
-    config.model.kwargs.dropout = 0.3
     config.augment.shift = 2
     config.augment.rotation = 10.0
     config.augment.scale = 0.1

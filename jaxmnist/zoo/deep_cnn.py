@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmnist.models import CONVOLUTIONS, BatchNorm, Dropout, normalize
+from jaxmnist.models import CONVOLUTIONS, BatchNorm, normalize
 from jaxmnist.models.cnn import ConvParameters
 
 
@@ -21,7 +21,6 @@ class DeepCNN(nn.Module):
       classes: number of logits.
       channels: of the convolutions, one a block; images have at least 2**blocks pixels a side.
       hidden: width of the dense layer between.
-      dropout: rate before each dense layer.
       conv: "xla" for XLA's convolution, "winograd" for the same mathematics made for CPUs
         (`jaxmnist.zoo.winograd`). The parameters are the same.
       dtype: dtype of the computation; parameters and logits are float32.
@@ -30,7 +29,6 @@ class DeepCNN(nn.Module):
     classes: int = 10
     channels: tuple[int, ...] = (32, 64, 128)
     hidden: int = 256
-    dropout: float = 0.0
     conv: str = "xla"
     dtype: Any = jnp.float32
 
@@ -44,9 +42,7 @@ class DeepCNN(nn.Module):
             # A short memory, so that the statistics are those of the last parameters.
             x = BatchNorm(momentum=0.98)(x, use_running_average=not train)
         x = x.reshape(x.shape[0], -1)
-        x = Dropout(self.dropout)(x, deterministic=not train)
         x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x))
-        x = Dropout(self.dropout)(x, deterministic=not train)
         return nn.Dense(self.classes, dtype=self.dtype)(x).astype(jnp.float32)
 
     def _block(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
