@@ -20,7 +20,7 @@ _COUNT: Final = partial(flags.DEFINE_integer, lower_bound=1)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
-    "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
+    "workdir": partial(_TEXT, help="Of the run; train and sweep make a fresh one without it."),
     "step": partial(_STEP, help="Which checkpoint; the newest without it."),
     "compare": partial(flags.DEFINE_list, default=None, help="Work directories beside it."),
     "out": partial(_TEXT, help="The file to write; report.html in the work directory without it."),

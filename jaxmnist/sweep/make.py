@@ -1,6 +1,7 @@
 """A sweep from top to bottom."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.sweep.book import Book, Sweep
 from jaxmnist.sweep.grid import Run, describe, expand
 from jaxmnist.sweep.processes import Place, find_places, work
-from jaxmnist.workdir import Workdir, fresh_path
+from jaxmnist.workdir import fresh_path
 from jaxmnist.writers import write_atomically
 
 _IDENTITY = "sweep.json"
@@ -67,7 +68,9 @@ def sweep(
     identity = {"config": to_dict(config) | {"seed": 0}, "grid": grid, "seeds": sorted(seeds)}
     _check_same_sweep(path, identity)
     places = find_places(config, at_once)
-    resume = Workdir(path).resume_command(command).replace("jaxmnist.train", "jaxmnist.sweep")
+    resume = shlex.join([*command, f"--workdir={path}"])
+    if not command:
+        resume = f"jaxmnist.sweep(config, {str(path)!r}, seeds={[*seeds]}, grid={grid})"
     with ExitStack() as stack:
         stop = stack.enter_context(stop_requests())
         terminal = stack.enter_context(Terminal(quiet=quiet))

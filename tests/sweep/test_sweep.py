@@ -325,3 +325,10 @@ def test_without_a_workdir_a_fresh_one_is_made(stand_in, tmp_path, monkeypatch):
     found = jaxmnist.sweep(jaxmnist.get_config(), seeds=[0], quiet=True)
     assert found.workdir.parent.name == "runs" and found.workdir.name.endswith("-sweep")
     assert (tmp_path / found.workdir / "runs.jsonl").exists()
+
+
+def test_python_is_told_how_to_go_on(stand_in, tmp_path, capfd):
+    grid = {RATE: [0.1, 0.2]}
+    jaxmnist.sweep(jaxmnist.get_config(), tmp_path / "sweep", seeds=range(2), grid=grid)
+    text = f"jaxmnist.sweep(config, {str(tmp_path / 'sweep')!r}, seeds=[0, 1], grid="
+    assert text + "{'optimizer.learning_rate': ['0.1', '0.2']})" in capfd.readouterr().out
