@@ -27,6 +27,7 @@ _MODULES = (
     "plan",
     "report",
     "step",
+    "sweep",
     "testing",
 )
 

@@ -54,6 +54,7 @@ BESIDE = {
     "display",
     "distributed",
     "launch",
+    "sweep",
 }
 
 

@@ -15,6 +15,7 @@ from jaxmnist.cli.distributed import FLAGS
 from jaxmnist.cli.launch import ANYWHERE, SCRIPT, SLURM, TPU, local, slurm, tpu
 from jaxmnist.cli.plan import plan
 from jaxmnist.cli.report import report
+from jaxmnist.cli.sweep import sweep
 from jaxmnist.config import did_you_mean
 from jaxmnist.distributed.ending import abandon, lost_connection
 from jaxmnist.errors import Interrupted, JaxmnistError, UsageError
@@ -35,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
     "info": (commands.info, ["json"]),
     "export": (commands.export, ["workdir", "step", "format", "out"]),
     "report": (report, ["workdir", "compare", "out"]),
+    "sweep": (sweep, ["config", "seeds", "grid", "at_once", "workdir", "json", "quiet"]),
     "plan": (plan, ["config", "topology", "picture", "json"]),
     "launch local": (local, ["processes", *ANYWHERE]),
     "launch slurm": (slurm, [*SLURM, *SCRIPT, *ANYWHERE]),
@@ -46,7 +48,14 @@ _TAKES: Final = {
     "report": " [--compare WORKDIR ...]",
     "launch tpu": " [create|copy|install|start|follow|delete]",
 }
-_WITHOUT_WORKDIR: Final = {"train", "predict", "launch local", "launch slurm", "launch tpu"}
+_WITHOUT_WORKDIR: Final = {
+    "train",
+    "sweep",
+    "predict",
+    "launch local",
+    "launch slurm",
+    "launch tpu",
+}
 _AGAIN: Final = "then run the same command again: it goes on from its last checkpoint"
 _REPAIRS: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free space there, {_AGAIN}"),

@@ -167,6 +167,29 @@ def test_time_to_a_target_takes_the_last_window_in_part(program):
     assert program("time_to_accuracy").reached(metrics, train, target=0.995) is None
 
 
+def test_networks_vote_and_a_tie_goes_to_the_higher_mean(program):
+    shares = [
+        [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.5, 0.2, 0.3]],
+        [[0.4, 0.6, 0.0], [0.0, 0.9, 0.1], [0.2, 0.5, 0.3]],
+        [[0.4, 0.6, 0.0], [0.0, 0.1, 0.9], [0.1, 0.2, 0.7]],
+    ]
+    # The first: two of three for 1, the mean for 0. The others: a tie, so that the mean decides.
+    assert program("best").together(shares, [1, 1, 2]) == {
+        "vote": 1.0,
+        "mean_of_probabilities": pytest.approx(2 / 3),
+    }
+
+
+def test_the_table_of_the_best_tells_one_seed_from_many(program):
+    row = {"dataset": "mnist", "seeds": 3, "parameters": 1000, "images": 60000}
+    row |= {"accuracy": {"mean": 0.9965, "std": 0.0003, "ci95": 0.00075}, "vote": 0.997}
+    row |= {"mean_of_probabilities": 0.9971, "seconds": spread(600), "total_seconds": spread(640)}
+    one = row | {"seeds": 1, "accuracy": {"mean": 0.9965, "std": None, "ci95": None}}
+    text = program("best").show([row, one])
+    assert "99.650 ± 0.030 (95 %: ± 0.075)" in text and " 99.70 |" in text
+    assert "99.650 ± – (95 %: ± –)" in text
+
+
 def test_a_stale_report_fails_its_check(program, tmp_path):
     records, docs = tmp_path / "records", tmp_path / "docs"
     records.mkdir()

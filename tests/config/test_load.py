@@ -31,7 +31,7 @@ def changes(config):
     return {name: value for name, value in values.items() if value != normal[name]}
 
 
-@pytest.mark.parametrize("name", ["debug", "default", "seed", "speedrun"])
+@pytest.mark.parametrize("name", ["best", "debug", "default", "seed", "speedrun"])
 def test_a_shipped_configuration_is_valid_and_has_a_run_card(name):
     validate(get_config(name))
     card = shipped_configs()[name].read_text().split('"""')[1]
@@ -40,7 +40,7 @@ def test_a_shipped_configuration_is_valid_and_has_a_run_card(name):
 
 
 def test_the_shipped_configurations_are_these():
-    assert list(shipped_configs()) == ["debug", "default", "seed", "speedrun"]
+    assert list(shipped_configs()) == ["best", "debug", "default", "seed", "speedrun"]
     assert changes(get_config("default")) == {}
     assert changes(get_config("seed")) == {
         "batch_size": 64,
@@ -139,13 +139,15 @@ def test_a_file_that_fails_is_named_with_its_line(mine, text, sentence):
 
 
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do():
-    with pytest.raises(ConfigError, match=r"'sede'; did you mean 'seed'.*shipped: debug, defaul"):
+    with pytest.raises(
+        ConfigError, match=r"'sede'; did you mean 'seed'.*shipped: best, debug, defaul"
+    ):
         get_config("sede")
 
 
 def test_a_file_that_does_not_exist_is_answered_with_the_shipped_names(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"none is named '.*nope.py' .shipped: debug, defau.*path of a"
+        ConfigError, match=r"none is named '.*nope.py' .shipped: best, debug, defau.*path of a"
     ):
         get_config(tmp_path / "nope.py")
     (tmp_path / "folder.py").mkdir()
