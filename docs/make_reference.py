@@ -106,32 +106,36 @@ def python_pages() -> dict[str, str]:
     """A page for each public module; mkdocstrings fills in what the docstrings say."""
     made = {}
     for module in ("jaxmnist", *(f"jaxmnist.{name}" for name in sorted(jaxmnist._MODULES))):
-        paths = [f"{module}.{name}" for name in public_names(module)]
+        names = public_names(module)
         if module == "jaxmnist.models":  # those that the configuration names, too
-            shipped_models = {path.replace(":", ".") for path in MODELS.values()}
-            paths += sorted(
-                path for path in shipped_models if path.split(".")[-1] not in str(paths)
-            )
+            shipped_models = (path.partition(":")[::2] for path in MODELS.values())
+            names = {name: f"{path}.{name}" for path, name in shipped_models} | names
         lines = [f"# {module}", "", ast.get_docstring(tree_of(module)), ""]
-        if paths:
-            made[module] = "\n".join([*lines, *(f"::: {path}\n" for path in paths)])
+        for name, path in sorted(names.items(), key=lambda item: item[0].lower()):
+            lines += [f"::: {path}", f"    options: {{heading: {module}.{name}}}", ""]
+        if names:
+            made[module] = "\n".join(lines)
     return made
 
 
-def public_names(module: str) -> list[str]:
-    """The public names of a module.
+def public_names(module: str) -> dict[str, str]:
+    """The public names of a module, and a dotted path of each.
 
     A package offers what it imports from within itself; a plain module what it defines.
     """
-    found = set()
+    found = {}
     for node in tree_of(module).body:
         # What is imported for the type checker alone is what the module gives at first use.
         for item in node.body if isinstance(node, ast.If) else [node]:
             if isinstance(item, ast.ImportFrom) and str(item.module).startswith(f"{module}."):
-                found |= {alias.asname or alias.name for alias in item.names}
+                for alias in item.names:
+                    # A submodule of that name would be taken for it.
+                    clash = str(item.module) == f"{module}.{alias.name}"
+                    place = item.module if clash else module
+                    found[alias.name] = f"{place}.{alias.name}"
             elif isinstance(item, ast.FunctionDef | ast.ClassDef):
-                found.add(item.name)
-    return sorted((name for name in found if not name.startswith("_")), key=str.lower)
+                found[item.name] = f"{module}.{item.name}"
+    return {name: path for name, path in found.items() if not name.startswith("_")}
 
 
 def tree_of(module: str) -> ast.Module:
