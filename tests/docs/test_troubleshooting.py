@@ -2,11 +2,15 @@
 
 import ast
 
-import pages
 import pytest
+
+import pages
 
 PAGE = "docs/troubleshooting.md"
 QUOTED = [line for b in pages.blocks(PAGE) if b.language == "text" for line in b.code.splitlines()]
+
+# What joins two texts of the code.
+MARKS = " ,;:.()"
 
 
 def constants(source):
@@ -23,22 +27,18 @@ def said():
 
 def unsaid(quoted, said):
     """The parts of a quoted text, between its gaps, that no text of the library holds."""
-    parts = (part.strip(" ;:") for part in quoted.split("…"))
-    # Where two texts of the code meet, a mark of punctuation joins them.
-    pieces = [piece for part in parts for piece in split(part, said)]
-    return [piece for piece in pieces if not any(piece in text for text in said)]
+    parts = (part.strip(MARKS) for part in quoted.split("…"))
+    return [part for part in parts if not is_said(part, said)]
 
 
-def split(part, said):
-    """A part as it is, or cut in two at a colon or semicolon where only its halves are there."""
-    if any(part in text for text in said):
-        return [part]
-    for mark in (": ", "; ", " "):
-        for at in (i for i in range(len(part)) if part.startswith(mark, i)):
-            halves = [part[:at].strip(), part[at + len(mark) :].strip()]
-            if all(len(h) > 8 and any(h in text for text in said) for h in halves):
-                return halves
-    return [part]
+def is_said(part, said):
+    """Whether a text of the library holds a part, or two of them, joined, do."""
+    words = part.split(" ")
+    cuts = ((" ".join(words[:i]), " ".join(words[i:])) for i in range(2, len(words) - 1))
+    pieces = ((one.strip(MARKS), two.strip(MARKS)) for one, two in cuts)
+    return any(part in text for text in said) or any(
+        all(any(piece in text for text in said) for piece in pair) for pair in pieces
+    )
 
 
 @pytest.mark.parametrize("quoted", QUOTED)
