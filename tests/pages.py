@@ -93,7 +93,8 @@ def blocks(page: str) -> list[Block]:
         swaps = [tuple(swap) for swap in re.findall(r"<!-- in tests: (.+) => (.*) -->", remarks)]
         reasons = re.findall(r"<!-- not run: (.+) -->", remarks)
         line = text.count("\n", 0, match.start() + len(remarks)) + 1
-        known = {"language": language or OUTPUT, "title": title or "", "line": line}
+        language = {"": OUTPUT, "sh": "bash", "shell": "bash"}.get(language, language)
+        known = {"language": language, "title": title or "", "line": line}
         code = textwrap.dedent(code)
         reason = " ".join(reasons)
         found.append(Block(page=page, code=code, swaps=tuple(swaps), not_run=reason, **known))
