@@ -12,7 +12,8 @@ def on_config(config: Any) -> Any:
     named = str(config.nav)
     sections = {title: pages for entry in config.nav for title, pages in entry.items()}
     there = sorted(path.name for path in Path(config.docs_dir).glob("*.md"))
-    sections["Guides"] += [name for name in there if name not in named]
+    # Troubleshooting stays the last of them.
+    sections["Guides"][-1:-1] = [name for name in there if name not in named]
     sections["Reference"] += [f"reference/{name}.md" for name in ("configuration", "commands")]
     made = [name for name in make_reference.pages() if name.startswith("reference/python/")]
     sections["Reference"].append({"Python": made})

@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,23 @@ _BLOCK = re.compile(
     r'((?:^ *<!-- [^\n]* -->\n)*)^( *)```(\w*)(?: title="([^"\n]+)")?\n(.*?)^\2```$',
     re.DOTALL | re.MULTILINE,
 )
-_BETWEEN_COMMANDS = {";", ";;", "&", "&&", "|", "||", "(", ")", "do", "then", "else", "\n"}
+_BETWEEN_COMMANDS = {
+    ";",
+    ";;",
+    "&",
+    "&&",
+    "|",
+    "||",
+    "(",
+    ")",
+    ">",
+    ">>",
+    ">&",
+    "<",
+    "do",
+    "then",
+    "else",
+}
 
 
 @dataclass(frozen=True)
@@ -64,19 +81,29 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each command of a bash block."""
-        lines = self.code.replace("\\\n", " ").splitlines()
+        """The words of each command of a bash block; what follows a redirection is one as well."""
         found: list[list[str]] = []
-        for line in lines:
-            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-            lexer.whitespace_split = True
+        for line in whole_lines(self.code.replace("\\\n", " ")):
             found.append([])
-            for word in lexer:
+            for word in line:
                 if word in _BETWEEN_COMMANDS:
                     found.append([])
                 elif found[-1] or not re.match(r"\w+=", word):  # not a variable set before it
                     found[-1].append(word)
         return [words for words in found if words]
+
+
+def whole_lines(code: str) -> Iterator[list[str]]:
+    """The words of each line of a shell program; a quotation may go over several."""
+    begun = ""
+    for line in code.splitlines():
+        lexer = shlex.shlex(f"{begun}{line}", posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        try:
+            yield list(lexer)
+            begun = ""
+        except ValueError:  # no closing quotation yet
+            begun += f"{line}\n"
 
 
 def read(page: str) -> str:
