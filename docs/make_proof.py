@@ -43,11 +43,12 @@ def draw(curves: dict[int, list[float]]) -> None:
         above.plot(steps, curve, color=colour, linewidth=width, label=name, solid_capstyle="round")
         if count > 1:
             off = [max(abs(a - b) / b, _FLOOR) for a, b in zip(curve, one, strict=True)]
-            below.plot(steps, off, color=colour, marker="o", markersize=3, linewidth=0.8)
+            below.plot(steps, off, color=colour, marker="o", markersize=4, linestyle="")
     above.set(ylabel="training loss", title="One training on 1, 2, 4 and 8 devices: one curve")
     above.legend(frameon=False)
     below.axhline(1e-5, color="#d55e00", linestyle="--", linewidth=1)
     below.text(1, 1.3e-5, "what the tests allow", color="#d55e00", fontsize=9)
+    below.text(61, _FLOOR, "none", va="center", fontsize=9)
     label = "difference from\none device, relative"
     below.set(yscale="log", ylim=(_FLOOR / 2, 1e-4), ylabel=label, xlabel="step")
     for axes in (above, below):
