@@ -14,14 +14,14 @@ from jaxmnist.config import apply_overrides, get_config
 LANGUAGES = {"bash", "ini", "json", "python", "text", "toml", "yaml"}
 
 
-def tested_elsewhere():
+def pages_of_other_tests():
     """Pages that a test of another folder reads: their blocks are its affair."""
     files = (pages.ROOT / "tests").rglob("test_*.py")
     texts = [file.read_text("utf-8") for file in files if file.parent.name != "docs"]
     return {page for page in pages.PAGES if any(f'"{page}"' in text for text in texts)}
 
 
-HERE = [page for page in pages.PAGES if page == "README.md" or page not in tested_elsewhere()]
+HERE = [page for page in pages.PAGES if page == "README.md" or page not in pages_of_other_tests()]
 
 
 def in_language(*languages):
