@@ -5,9 +5,9 @@ import json
 import re
 import tomllib
 
+import pages
 import pytest
 
-import pages
 from jaxmnist.cli.main import COMMANDS, main
 from jaxmnist.config import apply_overrides, get_config
 

@@ -3,9 +3,8 @@
 import re
 from pathlib import PurePosixPath
 
-import pytest
-
 import pages
+import pytest
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 

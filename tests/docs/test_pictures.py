@@ -4,9 +4,8 @@ import re
 import runpy
 import xml.etree.ElementTree as ElementTree
 
-import pytest
-
 import pages
+import pytest
 
 
 def text_of(svg):

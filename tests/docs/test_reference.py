@@ -3,10 +3,10 @@
 import importlib
 import inspect
 
+import pages
 import pytest
 
 import jaxmnist
-import pages
 from jaxmnist.cli.main import COMMANDS
 from jaxmnist.config.default import KEYS
 from jaxmnist.config.load import shipped_configs

@@ -2,9 +2,8 @@
 
 import ast
 
-import pytest
-
 import pages
+import pytest
 
 PAGE = "docs/troubleshooting.md"
 QUOTED = [line for b in pages.blocks(PAGE) if b.language == "text" for line in b.code.splitlines()]
