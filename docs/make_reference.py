@@ -88,7 +88,7 @@ def commands() -> str:
     lines = ["# Commands", "", "Made from what the commands say of themselves.", ""]
     lines += ["```text", said("help"), "```", ""]
     for name in COMMANDS:
-        lines += [f"## jaxmnist {name}", "", "```text", said(name, "--help"), "```", ""]
+        lines += [f"## jaxmnist {name}", "", "```text", said(*name.split(), "--help"), "```", ""]
     exits = inspect.getdoc(main).partition("The exit code: ")[2].partition("\n\n")[0]
     return "\n".join([*lines, "## Exit codes", "", f"{' '.join(exits.split())}", ""])
 
