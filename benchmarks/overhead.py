@@ -231,6 +231,8 @@ def show(rows):
         texts = []
         if ratio := row.get("ratio"):
             texts.append(f"{ratio_text(ratio)} × its base")
+        if "ratio_in_all" in row:
+            texts.append(f"{row['ratio_in_all']:.3g} × over all turns")
         if share := row.get("share"):
             texts.append(f"{share['median']:.1%} of the time")
         if wait := row.get("data_wait"):

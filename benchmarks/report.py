@@ -15,7 +15,6 @@ from pathlib import Path
 from measure import digest, latest, read_records
 from measure.arguments import RECORDS
 from pictures import pictures
-from time_to_accuracy import from_seeds
 
 DOCS = Path(__file__).parents[1] / "docs"
 # Program, title, and what a reader must know to believe the table.
@@ -101,11 +100,7 @@ def parser():
 def newest_records(directory):
     """The records that count, by program."""
     found = {name: records for name, records in read_records(directory).items() if records}
-    older = found.pop("seeds", None)
-    newest = {name: latest(records) for name, records in found.items()}
-    if older and "time_to_accuracy" not in newest:
-        newest["time_to_accuracy"] = [from_seeds(older)]
-    return newest
+    return {name: latest(records) for name, records in found.items()}
 
 
 def machine_text(record):

@@ -117,40 +117,6 @@ def summary(candidate, runs):
     }
 
 
-def from_seeds(lines):
-    """A record made of the older lines of seeds.jsonl, one a run, so that they stay readable."""
-    newest = {(line["config"], line["seed"]): line for line in lines}
-    rows = []
-    for config in dict.fromkeys(config for config, _ in newest):
-        runs = [
-            {
-                "seed": line["seed"],
-                "accuracy": line["accuracy"],
-                "images": line["train"]["examples"],
-                "params_sha256": line["params"]["sha256"],
-                **{k: line["train"][k] for k in ("seconds", "compile_seconds", "total_seconds")},
-            }
-            for (name, _), line in sorted(newest.items())
-            if name == config
-        ]
-        rows.append(summary(config, runs))
-    versions, devices = lines[0]["versions"], lines[0]["devices"]
-    return {
-        "benchmark": "time_to_accuracy",
-        "command": "jaxmnist train --config=CONFIG --config.seed=SEED",
-        "environment": {
-            "date": "unknown",
-            "commit": "unknown",
-            "system": versions["system"],
-            "processor": "unknown",
-            "cores": devices["count"],
-            "versions": versions,
-            "devices": devices,
-        },
-        "rows": rows,
-    }
-
-
 def main():
     """Runs all seeds, prints a table and records it."""
     arguments = parser().parse_args()

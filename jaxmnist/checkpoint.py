@@ -168,6 +168,8 @@ class CheckpointWriter:
             async_options=beside,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
+        # Its steps would pass for moments of ours in JAX's preemption service, which compares them.
+        self._manager.reached_preemption = lambda step: False
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax's question which checkpoints stay: the newest `keep` and the best."""

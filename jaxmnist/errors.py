@@ -48,6 +48,10 @@ class NonFiniteLossError(JaxmnistError):
     """The loss became NaN or infinite; the run stopped."""
 
 
+class JobError(JaxmnistError):
+    """A job of several processes that cannot start, or that lost one of them."""
+
+
 class Interrupted(JaxmnistError):
     """The run was asked to stop by a signal, saved its state and can be resumed.
 

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -27,12 +27,15 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, first: Callable[[int], object] | None = None) -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM within the block into a request, kept in what it yields.
 
     Python runs signal handlers between two instructions of the main thread, which may be inside a
     compilation for seconds; so a thread of its own listens for the second one and ends the
     process. Outside of the main thread signals are left alone.
+
+    Args:
+      first: called with the number of the first signal, in that thread.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -48,7 +51,11 @@ def stop_requests() -> Iterator[StopRequest]:
     def listen() -> None:
         heard = 0
         while number := reader.recv(1):
-            heard += number[0] in _SIGNALS
+            if number[0] not in _SIGNALS:
+                continue
+            heard += 1
+            if heard == 1 and first is not None:
+                first(number[0])
             if heard == 2:
                 os._exit(128 + number[0])
 

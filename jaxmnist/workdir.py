@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmnist.config import from_dict, resume_difference, to_dict
-from jaxmnist.errors import WorkdirError
+from jaxmnist.errors import UsageError, WorkdirError
 from jaxmnist.writers import write_atomically
 
 
@@ -40,6 +40,18 @@ class Workdir:
         if command:
             return shlex.join([*command, f"--workdir={self.path}"])
         return f"jaxmnist.train(config, workdir={str(self.path)!r})"
+
+
+def local_path(workdir: str | Path) -> Path:
+    """The path of a work directory.
+
+    Raises:
+      UsageError: it is the address of an object store, or another URL.
+    """
+    if "://" in str(workdir):
+        repair = "give a directory; a bucket can be mounted as one, or a network file system"
+        raise UsageError(f"--workdir={workdir} is not a path: {repair}")
+    return Path(workdir)
 
 
 def fresh_path(name: str, *, under: Path = Path("runs")) -> Path:

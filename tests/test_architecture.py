@@ -44,7 +44,17 @@ LAYERS = {
 }
 # They stand beside the layers: the lazy façade, `python -m jaxmnist`, and what the core does not
 # import: parts that a name in the configuration or a command leads to, and the tools for tests.
-BESIDE = {"__init__", "__main__", "testing", "zoo", "report", "plan", "display"}
+BESIDE = {
+    "__init__",
+    "__main__",
+    "testing",
+    "zoo",
+    "report",
+    "plan",
+    "display",
+    "distributed",
+    "launch",
+}
 
 
 def name_of(path: Path) -> str:

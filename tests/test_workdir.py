@@ -2,12 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from jaxmnist.config import to_dict
-from jaxmnist.errors import WorkdirError
-from jaxmnist.workdir import Workdir, fresh_path, open_workdir, read_config, read_result
+from jaxmnist.errors import UsageError, WorkdirError
+from jaxmnist.workdir import (
+    Workdir,
+    fresh_path,
+    local_path,
+    open_workdir,
+    read_config,
+    read_result,
+)
 from support import small_config
 
 
@@ -140,3 +148,9 @@ class TestFreshPaths:
             names.append(path.name)
         assert len(set(names)) == 3
         assert all(re.fullmatch(r"\d{8}-\d{6}-rows(-\d+)?", name) for name in names)
+
+
+def test_the_address_of_an_object_store_is_no_path():
+    assert local_path("runs/a") == Path("runs/a")
+    with pytest.raises(UsageError, match=r"--workdir=gs://b/run is not a path: give a directory"):
+        local_path("gs://b/run")

@@ -16,6 +16,8 @@ _TEXT: Final = partial(flags.DEFINE_string, default=None)
 _SWITCH: Final = partial(flags.DEFINE_boolean, default=False)
 _STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
+_MODE: Final = partial(flags.DEFINE_enum, default="auto", enum_values=["auto", "on", "off"])
+_COUNT: Final = partial(flags.DEFINE_integer, default=None)
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
     "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
@@ -28,6 +30,43 @@ _FLAGS: Final[dict[str, Any]] = {
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
     "quiet": partial(_SWITCH, help="Print nothing but errors."),
     "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),
+    "distributed": partial(_MODE, help="Join other processes; auto: where flags or a cluster say."),
+    "coordinator_address": partial(_TEXT, help="HOST:PORT of process 0, the same for all."),
+    "num_processes": partial(_COUNT, help="How many processes the job has."),
+    "process_id": partial(_COUNT, help="Number of this process, from 0."),
+    "local_device_ids": partial(
+        flags.DEFINE_list, default=None, help="GPUs of this process, such as 0,1; all without it."
+    ),
+    "processes": partial(flags.DEFINE_integer, default=2, lower_bound=1, help="How many to start."),
+    "run": partial(_SWITCH, help="Run the script; without it, print it."),
+    "name": partial(_TEXT, help="Of what is created: a-z, 0-9 and dashes."),
+    "restarts": partial(
+        flags.DEFINE_integer, default=5, lower_bound=0, help="How often a failed job is tried anew."
+    ),
+    "zone": partial(_TEXT, help="Of the cloud, such as us-west4-a."),
+    "project": partial(_TEXT, help="Of the cloud; that of gcloud without it."),
+    "accelerator": partial(_TEXT, help="KIND-NUMBER, such as v5e-16, as in v5litepod-16."),
+    "runtime_version": partial(_TEXT, help="Image of the TPU VMs; by accelerator without it."),
+    "slices": partial(
+        flags.DEFINE_integer, default=1, lower_bound=1, help="How many of the accelerators."
+    ),
+    "spot": partial(_SWITCH, help="Take cheaper machines that may be taken away."),
+    "queued": partial(_SWITCH, help="Wait in the queue for them; so do --slices=2 and more."),
+    "keep": partial(_SWITCH, help="Do not delete the machines when the job is done."),
+    "source": partial(_TEXT, default=".", help="Checkout of jaxmnist to install on the machines."),
+    "nodes": partial(flags.DEFINE_integer, default=1, lower_bound=1, help="How many machines."),
+    "gpus_per_node": partial(
+        flags.DEFINE_integer, default=0, lower_bound=0, help="0 trains on the CPUs."
+    ),
+    "cpus_per_task": partial(
+        flags.DEFINE_integer, default=None, lower_bound=1, help="Cores of each machine."
+    ),
+    "partition": partial(_TEXT, help="Of the cluster; its default without it."),
+    "account": partial(_TEXT, help="To charge; your default without it."),
+    "time": partial(_TEXT, help="Limit, such as 30, 4:00:00 or 1-0; the partition's without it."),
+    "initialization_timeout": partial(
+        flags.DEFINE_integer, default=300, lower_bound=1, help="Seconds to wait for the others."
+    ),
 }
 
 

@@ -1,11 +1,14 @@
 """What each command does with its flags and files; the docstrings are shown as help."""
 
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import jaxmnist
 from jaxmnist.cli.arguments import configuration
+from jaxmnist.cli.distributed import is_first, join
 from jaxmnist.config import to_dict, to_text
 from jaxmnist.errors import UsageError
 
@@ -14,13 +17,20 @@ def train(flags: Any) -> None:
     """Trains a model, or goes on with the run in a work directory."""
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
+    # A launcher says how the job is started again, which is more than how one process is.
+    launched = shlex.split(os.environ.get("JAXMNIST_COMMAND", ""))
+    join(flags, quiet=flags.quiet, saves=True)
     options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
-    jaxmnist.train(config, flags.workdir, command=["jaxmnist", "train", *command], **options)
+    again = launched or ["jaxmnist", "train", *command]
+    jaxmnist.train(config, flags.workdir, command=again, **options)
 
 
 def evaluate(flags: Any) -> None:
     """Evaluates a checkpoint of a run: every example counts exactly once."""
+    joined = join(flags, quiet=flags.json)
     result = jaxmnist.evaluate(flags.workdir, split=flags.split, step=flags.step)
+    if joined and not is_first():
+        return
     if flags.json:
         print(json.dumps(result.to_dict()))
     else:

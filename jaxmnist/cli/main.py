@@ -1,31 +1,50 @@
 """Finds the command, runs it, and turns what goes wrong into one sentence and an exit code."""
 
+import errno
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import jaxmnist
 from jaxmnist.cli import commands
 from jaxmnist.cli.arguments import define, parse
+from jaxmnist.cli.distributed import FLAGS
+from jaxmnist.cli.launch import ANYWHERE, SCRIPT, SLURM, TPU, local, slurm, tpu
 from jaxmnist.cli.plan import plan
 from jaxmnist.cli.report import report
 from jaxmnist.config import did_you_mean
-from jaxmnist.errors import JaxmnistError, UsageError
+from jaxmnist.distributed.ending import abandon, lost_connection
+from jaxmnist.errors import Interrupted, JaxmnistError, UsageError
 
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
-    "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet"]),
-    "eval": (commands.evaluate, ["workdir", "step", "split", "json"]),
+    "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet", *FLAGS]),
+    "eval": (commands.evaluate, ["workdir", "step", "split", "json", *FLAGS]),
     "predict": (commands.predict, ["workdir", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),
     "info": (commands.info, ["json"]),
     "report": (report, ["workdir", "compare", "out"]),
     "plan": (plan, ["config", "topology", "picture", "json"]),
+    "launch local": (local, ["processes", *ANYWHERE]),
+    "launch slurm": (slurm, [*SLURM, *SCRIPT, *ANYWHERE]),
+    "launch tpu": (tpu, [*TPU, "runtime_version", *SCRIPT, *ANYWHERE]),
 }
 # Commands that take more than flags, and what.
-_TAKES: Final = {"predict": " IMAGE ...", "report": " [--compare WORKDIR ...]"}
+_TAKES: Final = {
+    "predict": " IMAGE ...",
+    "report": " [--compare WORKDIR ...]",
+    "launch tpu": " [create|copy|install|start|follow|delete]",
+}
+_MAKE_WORKDIRS: Final = {"train", "launch local", "launch slurm", "launch tpu"}
+_AGAIN: Final = "then run the same command again: it goes on from its last checkpoint"
+_REPAIRS: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free space there, {_AGAIN}"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), f"raise `ulimit -n`, {_AGAIN}"),
+}
 _HELP: Final = {"-h", "--help", "-help", "--helpfull"}
 _EXAMPLES: Final = """
 jaxmnist train                              train the default configuration
@@ -37,7 +56,15 @@ def run() -> None:
     """The console script: runs the command line of this process and exits."""
     # A terminal or locale that lacks a character, or a path of odd bytes, must not stop a run.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    sys.exit(main(sys.argv[1:]))
+    # Orbax logs with a trace what it raises as well, and main says it in a sentence.
+    logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
+    try:
+        code = main(sys.argv[1:])
+    except Exception as error:
+        # Shown here, because a process of a job does not exit as others do.
+        traceback.print_exc()
+        abandon(f"{type(error).__name__}: {error}", code := 1)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,25 +84,45 @@ def main(argv: Sequence[str]) -> int:
         # The reader of a pipe, such as `head`, went away; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Interrupted as error:
+        # All processes of a job are: they leave it together.
+        print(f"jaxmnist: {error}", file=sys.stderr)
+        return error.exit_code
     except (JaxmnistError, OSError) as error:
-        fault, code = str(error), getattr(error, "exit_code", 1)
+        fault, code = f"{error}{_repair(error)}", getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         fault, code = "interrupted; nothing was under way that could be saved", 130
-    except (MemoryError, RuntimeError) as error:
-        # XLA's own error is a RuntimeError that begins with its status.
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not (fault := _told_by_xla(error)):
             raise
-        repair = "make batch_size, eval.batch_size or the model smaller, or raise train.accumulate"
-        status, _, _ = str(error).partition("\n")
-        fault, code = f"out of memory ({status}): {repair}", 1
+        code = 1
     print(f"jaxmnist: {fault}", file=sys.stderr)
+    abandon(fault, code)
     return code
+
+
+def _repair(error: BaseException | None) -> str:
+    """What to do about the operating system's error behind an error; "" where nothing is known."""
+    while error is not None and getattr(error, "errno", None) not in _REPAIRS:
+        error = error.__cause__ or error.__context__
+    return f"; {_REPAIRS[error.errno]}" if isinstance(error, OSError) and error.errno else ""
+
+
+def _told_by_xla(error: Exception) -> str:
+    """A sentence for an error of XLA, which is a RuntimeError or ValueError; "" for others."""
+    status, _, _ = str(error).partition("\n")
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        repair = "make batch_size, eval.batch_size or the model smaller, or raise train.accumulate"
+        return f"out of memory ({status}): {repair}"
+    return lost_connection(error)
 
 
 def _dispatch(argv: Sequence[str]) -> None:
     name, *arguments = argv or ["help"]
-    if name in {*_HELP, "help"}:
-        lines = [f"  {name:<12} {function.__doc__}" for name, (function, _) in COMMANDS.items()]
+    if name == "launch" and arguments and arguments[0] not in _HELP:
+        name, *arguments = f"launch {arguments[0]}", *arguments[1:]
+    if name in {*_HELP, "help"} or (name == "launch" and _HELP & {*arguments}):
+        lines = [f"  {name:<14} {function.__doc__}" for name, (function, _) in COMMANDS.items()]
         print("Data-parallel training in JAX, proven on MNIST.\n")
         print("usage: jaxmnist <command> [--flag=value ...]\n", *lines, _EXAMPLES, sep="\n")
     elif name == "--version":
@@ -98,7 +145,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if files and name not in _TAKES:
         rule = f"flags begin with two dashes; see `jaxmnist {name} --help`"
         raise UsageError(f"jaxmnist {name} takes no argument {files[0]!r}: {rule}")
-    if "workdir" in names and name != "train" and not flags.workdir:
+    if "workdir" in names and name not in _MAKE_WORKDIRS and not flags.workdir:
         what = "the work directory of a run of `jaxmnist train`"
         raise UsageError(f"jaxmnist {name} needs --workdir, {what}")
     function(flags, *files)

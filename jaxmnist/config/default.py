@@ -85,4 +85,7 @@ KEYS: Final = {
     "eval.batch_size": Key(1000, rules.SIZE),
     #: How often the model is evaluated during training (a duration).
     "eval.every": Key("1 epochs", rules.DURATION),
+    #: Seconds without a finished step or batch of evaluation after which a process prints where it
+    #: stands and exits with an error, to be started again; None waits for ever.
+    "watchdog.timeout": Key(600.0, or_none(rules.RATE), "1800"),
 }

@@ -39,9 +39,11 @@ class Recorder:
         clock: Clock,
         *,
         step: int,
+        guard: Any,
         callbacks: Sequence[Callback] = (),
     ):
         """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
+        self._stop: Callable[[], bool] = guard.asked
         self._callbacks = callbacks
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
@@ -89,7 +91,7 @@ class Recorder:
         self._write("train", step, values, (self._setup.steps - step) / speed)
         return state.replace(window=replicate(Window.empty(), self._setup.mesh))
 
-    def evaluate(self, state: TrainState, step: int, *, stop: Callable[[], bool]) -> bool:
+    def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluates, on validation examples where there are any, and writes a line.
 
         Returns:
@@ -98,7 +100,7 @@ class Recorder:
         split = "validation" if "validation" in self._setup.data.splits else "test"
         if any(r["split"] == split and r["step"] == step for r in self.history):
             return False  # an earlier part of the run was stopped right after this line
-        result = self._timed(state, step, split, stop)
+        result = self._timed(state, step, split, self._stop)
         if result is None:
             return False
         self._write(split, step, {"loss": result.loss, "accuracy": result.accuracy})
@@ -111,8 +113,10 @@ class Recorder:
 
     def test(self, state: TrainState, step: int) -> Evaluation:
         """The evaluation of a state on the test split; that of the last step is made only once."""
-        result = self._tests.get(step) or self._timed(state, step, "test", lambda: False)
-        assert result is not None  # nobody asks this one to stop
+        # It is asked as well, as a sign of life, and not stopped: everything is saved by then.
+        go_on = lambda: self._stop() and False  # noqa: E731
+        result = self._tests.get(step) or self._timed(state, step, "test", go_on)
+        assert result is not None
         self._tests[step] = result
         return result
 

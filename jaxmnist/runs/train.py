@@ -27,14 +27,15 @@ from jaxmnist.pipeline import BatchSource, process_rows, train_batches
 from jaxmnist.runs.recorder import Recorder
 from jaxmnist.runs.result import Best, Result, describe_devices, summarize, versions
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
-from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
 from jaxmnist.step import Several, Step, make_train_step, place_batch
-from jaxmnist.workdir import Workdir, fresh_path, open_workdir, read_result
+from jaxmnist.workdir import Workdir, fresh_path, local_path, open_workdir, read_result
 from jaxmnist.writers import write_atomically
 
 # Found by name, so that the core needs no library of the terminal.
 TERMINAL = "jaxmnist.display.terminal:Terminal"
+# Likewise what stands around a run: its lock, its watchdog, the agreement of its processes.
+GUARD = "jaxmnist.distributed.guard:Guard"
 
 
 def train(
@@ -77,18 +78,17 @@ def train(
       Interrupted: a signal asked to stop; the state is saved.
     """
     with ExitStack() as stack:
-        # ---- From here on the first signal is a request, looked at between steps.
-        # Several processes would have to agree on the step: there a signal ends the process, and
-        # the job goes on from its last checkpoint when it is started again.
-        alone = not jax.distributed.is_initialized()
-        stop = stack.enter_context(stop_requests()) if alone else StopRequest()
+        # ---- From here on the first signal is a request, looked at between steps; the processes of
+        # a job have compared what they must have in common, and agree on where they stop.
+        guard = stack.enter_context(resolve(GUARD)(config))
+        hooks = (guard, *callbacks)
 
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
         setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
         first = jax.process_index() == 0
         path, change = _path(workdir, setup), allow_config_change
-        new = first and not (path / "config.json").exists()
-        place = open_workdir(path, config, allow_config_change=change, write=new)
+        place = open_workdir(path, config, allow_config_change=change, write=False)
+        guard.hold(path, setup.data.digest)
         terminal = stack.enter_context(resolve(TERMINAL)(quiet=quiet or not first))
         resume = place.resume_command(command)
         terminal.introduce(setup, place, resume)
@@ -105,7 +105,7 @@ def train(
             state = checkpoint.restore(place.checkpoints, found, setup.state_shapes())
             terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
         # Not before: a run that is refused leaves the configuration as it was.
-        open_workdir(path, config, allow_config_change=True, write=first and not new)
+        open_workdir(path, config, allow_config_change=True, write=first)
         step = found.step if found else 0
         if step > setup.steps:
             rule = f"{step:,} steps, more than the {setup.steps:,} of this configuration"
@@ -113,19 +113,19 @@ def train(
             raise WorkdirError(f"the run in {place.path} has made {rule}: {repair}")
 
         # ---- The steps, unless an earlier run has made them all.
-        recorder = Recorder(setup, place, terminal, clock, step=step, callbacks=callbacks)
+        recorder = Recorder(setup, place, terminal, clock, step=step, guard=guard, callbacks=hooks)
         stack.callback(recorder.close)
         finished = step == setup.steps
         if finished and (values := read_result(place)) is not None:
             terminal.finish(values, place)
             return Result.from_dict(values, place.path, recorder.history, state)
         train_step = None if finished else _compiled(setup, state, recorder)
-        for callback in callbacks:
+        for callback in hooks:
             stack.callback(callback.on_end)
             callback.on_start(place.path, step, setup.steps)
         clock.switch("train")
-        go_on = partial(_raise_if_stopped, setup, recorder, stop, resume)
-        state = _loop(setup, train_step, state, step, recorder=recorder, stop=stop, go_on=go_on)
+        go_on = partial(_raise_if_stopped, setup, recorder, guard, resume)
+        state = _loop(setup, train_step, state, step, recorder=recorder, guard=guard, go_on=go_on)
 
         # ---- The result, from the last state; the best one is looked at beside it.
         clock.switch(None)
@@ -144,7 +144,7 @@ def _loop(
     step: int,
     *,
     recorder: Recorder,
-    stop: StopRequest,
+    guard: Any,
     go_on: Callable[[int], None],
 ) -> TrainState:
     """The steps from `step` on, each followed by what is due: log, evaluate, save."""
@@ -155,7 +155,7 @@ def _loop(
     )
     if step and (step == setup.steps or eval_due(step)):
         # Writes a line only where a stop had cut this evaluation short, and may again.
-        recorder.evaluate(state, step, stop=lambda: bool(stop))
+        recorder.evaluate(state, step)
         go_on(step)
     if train_step is None:  # an earlier run has made all steps
         return state
@@ -172,20 +172,19 @@ def _loop(
         if last or step == 1 or log_due(step):
             state = recorder.log(state, step)
         if last or eval_due(step):
-            improved = recorder.evaluate(state, step, stop=lambda: bool(stop))
+            improved = recorder.evaluate(state, step)
+        stop = guard.signal_number is not None
         if last or improved or stop or save_due(step):
             recorder.save(state, step)
         go_on(step)
     return state
 
 
-def _raise_if_stopped(
-    setup: Setup, recorder: Recorder, stop: StopRequest, resume: str, step: int
-) -> None:
-    if stop.signal_number is not None:
+def _raise_if_stopped(setup: Setup, recorder: Recorder, guard: Any, resume: str, step: int) -> None:
+    if guard.signal_number is not None:
         recorder.wait()
         text = f"stopped at step {step:,} of {setup.steps:,}, and saved. To go on:\n  {resume}"
-        raise Interrupted(text, signal_number=stop.signal_number)
+        raise Interrupted(text, signal_number=guard.signal_number)
 
 
 def _path(workdir: str | Path | None, setup: Setup) -> Path:
@@ -193,7 +192,7 @@ def _path(workdir: str | Path | None, setup: Setup) -> Path:
     if workdir is None and jax.process_count() > 1:
         need = "needs a work directory that they share: give --workdir"
         raise UsageError(f"a job of {jax.process_count()} processes {need}")
-    return fresh_path(setup.data.name) if workdir is None else Path(workdir)
+    return fresh_path(setup.data.name) if workdir is None else local_path(workdir)
 
 
 def _newest_checkpoint(place: Workdir, terminal: Any) -> checkpoint.CheckpointInfo | None:

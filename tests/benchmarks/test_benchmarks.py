@@ -167,22 +167,6 @@ def test_time_to_a_target_takes_the_last_window_in_part(program):
     assert program("time_to_accuracy").reached(metrics, train, target=0.995) is None
 
 
-def test_older_records_of_seeds_stay_readable(program, tmp_path):
-    line = {
-        "config": "default",
-        "seed": 0,
-        "accuracy": 0.99,
-        "train": {"examples": 10, "seconds": 5.0, "compile_seconds": 7.0, "total_seconds": 13.0},
-        "devices": {"platform": "cpu", "kind": "cpu", "count": 2},
-        "versions": {"python": "3.11.7", "system": "Linux x86_64", "jax": "0.10.2"},
-        "params": {"sha256": "00"},
-    }
-    write_records(tmp_path, seeds=[line | {"accuracy": 0.1}, line, line | {"seed": 1}])
-    page = program("report").document(tmp_path)
-    assert re.search(r"\| default \| +2 \| +99\.000 ± 0\.000 \|", page)
-    assert "jaxmnist train --config=CONFIG --config.seed=SEED" in page
-
-
 def test_a_stale_report_fails_its_check(program, tmp_path):
     records, docs = tmp_path / "records", tmp_path / "docs"
     records.mkdir()
@@ -264,3 +248,31 @@ def test_a_worker_that_fails_says_why(program, tmp_path, monkeypatch):
             worker.ask(value=1)
     finally:
         worker.close()
+
+
+def test_turns_alternate_and_each_turn_counts_its_calls(program, monkeypatch):
+    import numpy as np
+
+    steps = program("measure.steps")
+    made = []
+
+    class Watched:
+        mesh = None
+
+        @staticmethod
+        def step(state, batch):
+            made.append("bare")
+            return state, batch
+
+    turn = steps.Alternation(calls=3, warm_up=2)
+
+    def beside(watch, state, batch):
+        return steps.BareStep(watch.step, state, batch, 0, 1, 0.0)
+
+    monkeypatch.setattr(steps.BareStep, "beside", beside)
+    for _ in range(2 + 3 * 2 + 1):
+        turn.before(Watched, np.zeros(1), np.zeros(1))
+        made.append("loop")
+    bare = ["bare"] * 3
+    assert made == ["loop"] * 2 + bare + ["loop"] * 3 + bare + ["loop"] * 3 + bare + ["loop"]
+    assert (len(turn.bare), len(turn.loop)) == (3, 2)

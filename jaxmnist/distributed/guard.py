@@ -1,0 +1,193 @@
+"""Watches over a run: agreement of its processes, its lock, requests to stop, standstill."""
+
+import ctypes
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+import jax
+from jax.experimental.multihost_utils import reached_preemption_sync_point
+from ml_collections import ConfigDict
+
+from jaxmnist.callbacks import Callback
+from jaxmnist.config import validate
+from jaxmnist.distributed.agreement import Agreement, data_facts, program_facts
+from jaxmnist.distributed.lock import LOCK, locked
+from jaxmnist.distributed.watchdog import Watchdog
+from jaxmnist.errors import WorkdirError
+from jaxmnist.metrics import Evaluation
+from jaxmnist.signals import StopRequest, stop_requests
+from jaxmnist.state import TrainState
+
+#: Seconds within which a file that process 0 writes must be seen by the others.
+SHARED_WITHIN_S: Final = 10.0
+
+
+class Guard(Callback):
+    """What a run has around it, alone or as one of several processes.
+
+    It is a context manager: signals are requests within it. As a callback it hears of every step;
+    the evaluation asks it before every batch. Each time is a sign of life for the watchdog, and
+    the moment at which the processes of a job may agree to stop.
+
+    Attributes:
+      signal_number: the signal that stops the run, once all processes agree to stop; or None.
+    """
+
+    def __init__(self, config: ConfigDict):
+        """Does nothing yet but to look at the configuration.
+
+        Raises:
+          ConfigError: it has faults.
+        """
+        validate(config)
+        self._config, self._stack, self._request = config, ExitStack(), StopRequest()
+        self._agreement: Agreement | None = None
+        self._watchdog = Watchdog(config.watchdog.timeout, self._where)
+        self.signal_number: int | None = None
+        self._moments, self._step, self._total_steps = 0, 0, 0
+
+    def __enter__(self) -> Self:
+        """Compares versions and configuration over the processes, and listens for signals.
+
+        Raises:
+          JobError: they differ.
+        """
+        with ExitStack() as stack:
+            first, listen = None, True
+            if jax.distributed.is_initialized():
+                self._agreement = Agreement()
+                facts = program_facts(self._config)
+                repair = "start all processes with the same versions and the same configuration"
+                self._agreement.compare("versions and configuration", facts, repair=repair)
+                # Without JAX's service, or in another thread, signals are left as they are.
+                listen = self._agreement.stops_together
+                listen &= threading.current_thread() is threading.main_thread()
+                first = stack.enter_context(_preemption_notice()) if listen else None
+            if listen:
+                self._request = stack.enter_context(stop_requests(first=first))
+            stack.callback(self._watchdog.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Gives signals and the lock back."""
+        self._stack.close()
+
+    def hold(self, path: Path, data_digest: str) -> None:
+        """Locks the work directory; the processes compare their data and must share it.
+
+        Args:
+          path: of the work directory; made where it is missing.
+          data_digest: of the data set, "name=SHA-256" of each file, joined by commas.
+
+        Raises:
+          WorkdirError: another run holds it, or it cannot be written.
+          JobError: the data differ, a process does not see the directory, or process 0 could not
+            lock it.
+        """
+        if self._agreement is None:
+            self._stack.enter_context(locked(path))
+            return
+        repair = "give all processes the same files"
+        self._agreement.compare("data", data_facts(data_digest), repair=repair)
+        fault = ""
+        if self._agreement.process_id == 0:
+            try:
+                self._stack.enter_context(locked(path))
+            except WorkdirError as error:
+                fault = str(error)
+        self._agreement.settle("the lock", fault)
+        _check_shared(path, self._agreement)
+
+    def asked(self) -> bool:
+        """Whether to stop here; all processes call it at the same moments, as often."""
+        self._watchdog.beat()
+        if self.signal_number is not None:
+            return True
+        self._moments += 1
+        if self._agreement is None:
+            self.signal_number = self._request.signal_number
+        # Moments, not steps: an evaluation has many of them in one step.
+        elif self._agreement.stops_together and reached_preemption_sync_point(self._moments):
+            self.signal_number = self._request.signal_number or signal.SIGTERM
+        return self.signal_number is not None
+
+    def on_start(self, workdir: Path, step: int, total_steps: int) -> None:
+        """Begins to watch: all is compiled."""
+        self._step, self._total_steps = step, total_steps
+        self._watchdog.start()
+
+    def on_step(self, step: int, state: TrainState) -> None:
+        """A sign of life, and a moment to stop."""
+        self._step = step
+        self.asked()
+
+    def on_evaluation(self, step: int, split: str, result: Evaluation, state: TrainState) -> None:
+        """A sign of life."""
+        self._watchdog.beat()
+
+    def on_checkpoint(self, step: int, state: TrainState) -> None:
+        """A sign of life."""
+        self._watchdog.beat()
+
+    def on_end(self) -> None:
+        """Watches no longer."""
+        self._watchdog.stop()
+
+    def _where(self) -> str:
+        size, last = self._config.batch_size, self._step
+        batch = (
+            f"examples {max(last - 1, 0) * size:,} to {last * size - 1:,} of the training stream"
+        )
+        done = f"The last step that was begun is {last:,} of {self._total_steps:,}"
+        return f"{done}{f', its batch: {batch}' if last else ''}."
+
+
+@contextmanager
+def _preemption_notice() -> Iterator[Callable[[int], object]]:
+    """Yields what tells JAX's preemption service of a signal, whichever process it came to.
+
+    JAX listens for SIGTERM by a handler in C, which Python's own handler replaces and cannot give
+    back; so it is taken out here, called by hand, and put back at the end.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.restype, library.signal.argtypes = (
+        ctypes.c_void_p,
+        (ctypes.c_int, ctypes.c_void_p),
+    )
+    before = library.signal(signal.SIGTERM, int(signal.SIG_DFL))
+    listens = before not in (None, int(signal.SIG_IGN))
+    notify = ctypes.CFUNCTYPE(None, ctypes.c_int)(before) if listens else None
+    try:
+        yield lambda number: notify and notify(signal.SIGTERM)
+    finally:
+        library.signal(signal.SIGTERM, before)
+
+
+def _check_shared(path: Path, agreement: Agreement) -> None:
+    """Raises on all processes when one of them does not see what process 0 writes."""
+    first = agreement.process_id == 0
+    # A name that nobody has looked up before, which no cache of a network file system remembers.
+    name = agreement.from_first("the work directory", f"{LOCK}.{uuid.uuid4().hex}")
+    fault, until = "", time.monotonic() + SHARED_WITHIN_S
+    if first:
+        (path / name).touch()
+    agreement.settle("the work directory", "")
+    while not (path / name).exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    if not (path / name).exists():
+        who = f"process {agreement.process_id} on {socket.gethostname()}"
+        repair = "give a --workdir on a file system that all hosts share"
+        fault = f"{who} does not see what process 0 wrote to work directory {path}: {repair}"
+    try:
+        agreement.settle("the work directory", fault)
+    finally:
+        if first:
+            (path / name).unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Flags that contradict each other get a sentence at once; a lone machine joins nothing."""
+
+import pytest
+
+from jaxmnist.cli.main import main
+from jaxmnist.distributed.start import Start, join
+from jaxmnist.errors import UsageError
+
+ALL = ["--coordinator_address=127.0.0.1:1234", "--num_processes=2", "--process_id=1"]
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--distributed=off", *ALL], "--distributed=off contradicts --coordinator_address, --num"),
+        (
+            ["--distributed=off", "--local_device_ids=0"],
+            "off contradicts --local_device_ids: leave",
+        ),
+        (["--distributed=maybe"], "value should be one of <auto|on|off>"),
+        (["--distributed=on"], "Open MPI was recognised here: give --coordinator_address, --num_p"),
+        (ALL[:1], "give --num_processes, --process_id too, or --distributed=off"),
+        (ALL[1:], "give --coordinator_address too, or --distributed=off"),
+        (["--local_device_ids=0,1"], "no TPU pod, GKE, Slurm or Open MPI was recognised here"),
+        ([*ALL[1:], "--coordinator_address=host"], "host must be HOST:PORT of process 0, such as"),
+        ([*ALL[:2], "--process_id=2"], "--process_id=2 of --num_processes=2 must be one of 0 to 1"),
+        ([*ALL[:2], "--process_id=-1"], "--process_id=-1 of --num_processes=2 must be one of 0 to"),
+        ([ALL[0], "--num_processes=0", ALL[2]], "--num_processes=0 must be 1 or more"),
+        (
+            [*ALL, "--local_device_ids=a"],
+            "--local_device_ids=a must be numbers from 0, such as 0,1",
+        ),
+        ([*ALL, "--local_device_ids=0,0"], "--local_device_ids=0,0 names a device twice"),
+        (["--initialization_timeout=0"], "initialization_timeout"),
+    ],
+)
+def test_a_sentence_at_once(command, flags, expected, capfd):
+    assert main([command, "--workdir=nowhere", *flags]) == 2
+    error = capfd.readouterr().err
+    assert expected in error and error.startswith("jaxmnist: ") and error.count("\n") == 1
+
+
+def test_a_lone_machine_joins_nothing():
+    assert not join(Start())
+    assert not join(Start(mode="off"))
+    with pytest.raises(UsageError, match="recognised here"):
+        join(Start(mode="on"))
+
+
+def test_a_lone_task_of_a_cluster_joins_nothing(monkeypatch):
+    names = ["JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID"]
+    for name, value in zip(names, ["7", "node1", "1", "0", "0"], strict=True):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert not join(Start())
