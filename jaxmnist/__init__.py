@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxmnist.config import get_config as get_config
     from jaxmnist.runs.evaluate import evaluate as evaluate
+    from jaxmnist.runs.export import export as export
+    from jaxmnist.runs.exported import load_exported as load_exported
     from jaxmnist.runs.predict import predict as predict
     from jaxmnist.runs.result import Result as Result
     from jaxmnist.runs.train import train as train
@@ -28,12 +30,13 @@ _MODULES = (
     "testing",
 )
 
-__all__ = ["Result", "evaluate", "get_config", "predict", "train"]
+__all__ = ["Result", "evaluate", "export", "get_config", "load_exported", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module = {"Result": "runs.result", "get_config": "config"}.get(name, f"runs.{name}")
+        places = {"Result": "runs.result", "get_config": "config", "load_exported": "runs.exported"}
+        module = places.get(name, f"runs.{name}")
         return getattr(importlib.import_module(f"jaxmnist.{module}"), name)
     if name in _MODULES:
         return importlib.import_module(f"jaxmnist.{name}")

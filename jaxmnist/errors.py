@@ -33,7 +33,7 @@ class DataError(JaxmnistError, ValueError):
 
 
 class ModelError(JaxmnistError, ValueError):
-    """A model that breaks the contract of the train step."""
+    """A model that breaks the contract of the train step, or an exported one that is damaged."""
 
 
 class WorkdirError(JaxmnistError):

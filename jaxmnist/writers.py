@@ -1,22 +1,43 @@
-"""Where the metrics of a run go: a file of JSON lines and TensorBoard event files."""
+"""Where the metrics of a run go: a file of JSON lines, and what a configuration names."""
 
 import contextlib
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxmnist.errors import ConfigError
+from jaxmnist.names import resolve
+
+WRITERS: Mapping[str, str] = {"tensorboard": "jaxmnist.zoo.tensorboard:TensorBoardWriter"}
+
 
 class Writer(Protocol):
-    """Takes the metrics of a run, one record at a time, in the order of the steps."""
+    """Takes the metrics of a run, one record at a time, in the order of the steps.
+
+    It is made by `Writer(setup, place, first_step=step)` and may be a `jaxmnist.callbacks.Callback`
+    as well; of several processes the first one has it.
+    """
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Hands a record with "split", "step", "epoch" and any numbers to the operating system."""
 
     def close(self) -> None:
         """Lets go of the files."""
+
+
+def writer_types(names: str | None) -> list[Any]:
+    """What makes the writers that are named, with commas between them.
+
+    Raises:
+      ConfigError: a name is unknown, or a dotted path cannot be imported.
+    """
+    paths = [WRITERS.get(n.strip(), n.strip()) for n in (names.split(",") if names else ())]
+    if any(":" not in path for path in paths):
+        own = "choose some, with commas between them, or your own as 'package.module:Class'"
+        raise ConfigError([f"log.writers={names!r} is not of {', '.join(WRITERS)}: {own}"])
+    return [resolve(path, key="log.writers") for path in paths]
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -34,11 +55,11 @@ def drop_after(path: Path, step: int) -> None:
     write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that readers see either the old content or the new, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 
@@ -53,36 +74,3 @@ class JsonlWriter:
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends a line."""
         self._file.write(json.dumps(record) + "\n")
-
-
-class TensorBoardWriter:
-    """Scalars under "<split>/<name>"; what is written survives a kill.
-
-    tensorboardX's own `SummaryWriter` passes events through a queue that its flush does not wait
-    for, so that those before a checkpoint could be lost.
-    """
-
-    def __init__(self, directory: Path, *, first_step: int):
-        """Opens a new event file; TensorBoard then ignores older events from `first_step` on."""
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
-
-        directory.mkdir(parents=True, exist_ok=True)
-        # Its name is otherwise made of the second and the host, and an old file would be emptied.
-        self._events = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
-        self.close = self._events.close
-        self._add(first_step, session_log=SessionLog(status=SessionLog.START))
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Writes each number of the record as a scalar."""
-        from tensorboardX.summary import scalar
-
-        for name, value in record.items():
-            if name not in ("split", "step"):
-                self._add(record["step"], summary=scalar(f"{record['split']}/{name}", value))
-        self._events.flush()
-
-    def _add(self, step: int, **content: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._events.write_event(Event(wall_time=time.time(), step=step, **content))

@@ -4,14 +4,15 @@ import json
 
 import pytest
 
+from jaxmnist.errors import ConfigError
 from jaxmnist.writers import (
     JsonlWriter,
-    TensorBoardWriter,
     drop_after,
     read_records,
     write_atomically,
+    writer_types,
 )
-from proofs.resuming import scalars
+from jaxmnist.zoo.tensorboard import TensorBoardWriter
 
 
 def record(step, split="train", **values):
@@ -85,6 +86,10 @@ class TestWritingAtomically:
             write_atomically(five, "new")
         assert five.read_text() == before
 
+    def test_bytes_are_written_as_they_are(self, tmp_path):
+        write_atomically(tmp_path / "file", b"\xff\n")
+        assert (tmp_path / "file").read_bytes() == b"\xff\n"
+
 
 class TestJsonl:
     def test_lines_are_there_for_others_once_written_and_are_appended(self, five):
@@ -95,35 +100,14 @@ class TestJsonl:
         writer.close()
 
 
-class TestTensorBoard:
-    def test_events_are_there_for_others_once_written(self, tmp_path):
-        writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=1)
-        for step in range(1, 40):
-            writer.write(record(step))
-            assert [s for s, _ in scalars(tmp_path)["train/loss"]] == list(range(1, step + 1))
-        assert scalars(tmp_path).keys() == {"train/loss", "train/epoch"}
-        writer.close()
+class TestNames:
+    def test_names_and_dotted_paths_are_found_in_their_order(self):
+        mine = "jaxmnist.writers:JsonlWriter"
+        assert writer_types(f"{mine}, tensorboard") == [JsonlWriter, TensorBoardWriter]
+        assert writer_types(None) == []
 
-    def test_a_resumed_run_replaces_the_steps_after_its_checkpoint(self, tmp_path):
-        # Both files are opened in the same second.
-        for first, last in ((1, 8), (4, 6), (6, 9)):
-            writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=first)
-            for step in range(first, last + 1):
-                writer.write({"split": "train", "step": step, "loss": first + step / 16})
-            writer.close()
-        started = [1, 1, 1, 4, 4, 6, 6, 6, 6]
-        expected = [(step, first + step / 16) for step, first in enumerate(started, start=1)]
-        assert scalars(tmp_path)["train/loss"] == expected
-        assert len(list((tmp_path / "tensorboard").iterdir())) == 3
-
-    def test_an_event_that_was_cut_off_hides_nothing_else(self, tmp_path):
-        writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=1)
-        for step in (1, 2, 3):
-            writer.write({"split": "test", "step": step, "loss": float(step)})
-        writer.close()
-        (path,) = (tmp_path / "tensorboard").iterdir()
-        path.write_bytes(path.read_bytes()[:-5])
-        writer = TensorBoardWriter(tmp_path / "tensorboard", first_step=3)
-        writer.write({"split": "test", "step": 3, "loss": 30.0})
-        writer.close()
-        assert scalars(tmp_path)["test/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    def test_a_name_that_is_unknown_or_cannot_be_imported_is_told(self):
+        with pytest.raises(ConfigError, match=r"'wandb' is not of tensorboard: .*module:Class'"):
+            writer_types("wandb")
+        with pytest.raises(ConfigError, match=r"log.writers='no.such:Writer' cannot be imported"):
+            writer_types("tensorboard,no.such:Writer")

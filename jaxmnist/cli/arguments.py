@@ -18,16 +18,23 @@ _STEP: Final = partial(flags.DEFINE_integer, default=None, lower_bound=0)
 _SPLIT: Final = partial(flags.DEFINE_enum, enum_values=["test", "train", "validation"])
 _MODE: Final = partial(flags.DEFINE_enum, default="auto", enum_values=["auto", "on", "off"])
 _COUNT: Final = partial(flags.DEFINE_integer, default=None)
+_FORMAT: Final = partial(
+    flags.DEFINE_enum, default="stablehlo", enum_values=["stablehlo", "safetensors"]
+)
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
     "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
     "step": partial(_STEP, help="Which checkpoint; the newest without it."),
     "compare": partial(flags.DEFINE_list, default=None, help="Work directories beside it."),
-    "out": partial(_TEXT, help="The file to write; report.html in the work directory without it."),
+    "model": partial(_TEXT, help="A file of `jaxmnist export`, in place of --workdir."),
+    "format": partial(_FORMAT, help="A program, or the parameters alone."),
+    "out": partial(_TEXT, help="The file to write; one in the work directory without it."),
     "topology": partial(_TEXT, help="KIND:CHIPS, such as v5e:16x16, v5p:2x2x2 or h100:8."),
     "picture": partial(_TEXT, help="A file to draw the scaling into: .svg, .png or .pdf."),
     "split": partial(_SPLIT, default="test", help="Which examples."),
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
+    "profile_steps": partial(_TEXT, help="FIRST:LAST, steps to trace into WORKDIR/profile."),
+    "report": partial(_SWITCH, default=True, help="Write report.html when the run is finished."),
     "quiet": partial(_SWITCH, help="Print nothing but errors."),
     "allow_config_change": partial(_SWITCH, help="Go on although keys that decide differ."),
     "distributed": partial(_MODE, help="Join other processes; auto: where flags or a cluster say."),

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jaxmnist
@@ -20,9 +23,45 @@ def train(flags: Any) -> None:
     # A launcher says how the job is started again, which is more than how one process is.
     launched = shlex.split(os.environ.get("JAXMNIST_COMMAND", ""))
     join(flags, quiet=flags.quiet, saves=True)
-    options = {"quiet": flags.quiet, "allow_config_change": flags.allow_config_change}
-    again = launched or ["jaxmnist", "train", *command]
-    jaxmnist.train(config, flags.workdir, command=again, **options)
+    options: dict[str, Any] = {
+        "quiet": flags.quiet,
+        "allow_config_change": flags.allow_config_change,
+        "command": launched or ["jaxmnist", "train", *command],
+    }
+    if flags.profile_steps:
+        options["callbacks"] = [_profile(flags.profile_steps)]
+    result = jaxmnist.train(config, flags.workdir, **options)
+    if flags.report and (page := _report(result.workdir)) and not flags.quiet:
+        print(f"report: {page}")
+
+
+def _profile(text: str) -> Any:
+    """What traces the steps of a text such as "10:15"."""
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        rule = "give the first and the last step, such as 10:15; steps are counted from 1"
+        raise UsageError(f"--profile_steps={text}: {rule}")
+    from jaxmnist.zoo.profiler import Profile
+
+    return Profile(int(found[1]), int(found[2]))
+
+
+def _report(workdir: Path) -> Path | None:
+    """Writes the report of a finished run where it is missing or older than the result."""
+    import jax
+
+    if jax.process_index() > 0:
+        return None
+    page, result = workdir / "report.html", workdir / "result.json"
+    try:
+        if page.is_file() and page.stat().st_mtime >= result.stat().st_mtime:
+            return page
+        return jaxmnist.report(workdir)
+    except Exception as error:  # the run is finished and saved, whatever became of its report
+        fault = f"the report could not be written: {type(error).__name__}: {error}"
+        repair = "the run itself is whole; to try again: jaxmnist report --workdir"
+        print(f"jaxmnist: {fault}; {repair}={shlex.quote(str(workdir))}", file=sys.stderr)
+        return None
 
 
 def evaluate(flags: Any) -> None:
@@ -53,9 +92,23 @@ def predict(flags: Any, *files: str) -> None:
     """Says which digits are in image files: any size, colour or grey, dark or light."""
     if not files:
         raise UsageError("jaxmnist predict needs image files, such as digit.png")
-    for found in jaxmnist.predict(flags.workdir, files, step=flags.step):
+    if (flags.workdir is None) == (flags.model is None):
+        need = "--workdir of a run or --model of `jaxmnist export`, one of the two"
+        raise UsageError(f"jaxmnist predict needs {need}")
+    if flags.model and flags.step is not None:
+        raise UsageError("--step chooses a checkpoint of --workdir; --model holds a single one")
+    if flags.model:
+        predictions = jaxmnist.load_exported(flags.model).predict(files)
+    else:
+        predictions = jaxmnist.predict(flags.workdir, files, step=flags.step)
+    for found in predictions:
         line = f"{found.source}: {found.label} ({found.probability:.1%})"
         print(json.dumps(vars(found)) if flags.json else line)
+
+
+def export(flags: Any) -> None:
+    """Writes the model of a run to one file that runs without Flax on CPU, CUDA and TPU."""
+    print(jaxmnist.export(flags.workdir, flags.out, format=flags.format, step=flags.step))
 
 
 def checkpoints(flags: Any) -> None:

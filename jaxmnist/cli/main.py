@@ -21,12 +21,19 @@ from jaxmnist.errors import Interrupted, JaxmnistError, UsageError
 
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
-    "train": (commands.train, ["config", "workdir", "allow_config_change", "quiet", *FLAGS]),
+    "train": (
+        commands.train,
+        [
+            *("config", "workdir", "allow_config_change", "profile_steps", "report", "quiet"),
+            *FLAGS,
+        ],
+    ),
     "eval": (commands.evaluate, ["workdir", "step", "split", "json", *FLAGS]),
-    "predict": (commands.predict, ["workdir", "step", "json"]),
+    "predict": (commands.predict, ["workdir", "model", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),
     "info": (commands.info, ["json"]),
+    "export": (commands.export, ["workdir", "step", "format", "out"]),
     "report": (report, ["workdir", "compare", "out"]),
     "plan": (plan, ["config", "topology", "picture", "json"]),
     "launch local": (local, ["processes", *ANYWHERE]),
@@ -39,7 +46,7 @@ _TAKES: Final = {
     "report": " [--compare WORKDIR ...]",
     "launch tpu": " [create|copy|install|start|follow|delete]",
 }
-_MAKE_WORKDIRS: Final = {"train", "launch local", "launch slurm", "launch tpu"}
+_WITHOUT_WORKDIR: Final = {"train", "predict", "launch local", "launch slurm", "launch tpu"}
 _AGAIN: Final = "then run the same command again: it goes on from its last checkpoint"
 _REPAIRS: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"free space there, {_AGAIN}"),
@@ -145,7 +152,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if files and name not in _TAKES:
         rule = f"flags begin with two dashes; see `jaxmnist {name} --help`"
         raise UsageError(f"jaxmnist {name} takes no argument {files[0]!r}: {rule}")
-    if "workdir" in names and name not in _MAKE_WORKDIRS and not flags.workdir:
+    if "workdir" in names and name not in _WITHOUT_WORKDIR and not flags.workdir:
         what = "the work directory of a run of `jaxmnist train`"
         raise UsageError(f"jaxmnist {name} needs --workdir, {what}")
     function(flags, *files)

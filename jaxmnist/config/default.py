@@ -81,6 +81,8 @@ KEYS: Final = {
     "checkpoint.keep": Key(3, rules.SIZE),
     #: How often the train metrics are read from the devices and written (a duration).
     "log.every": Key(20, rules.DURATION),
+    #: Where metrics go besides metrics.jsonl: names or 'package.module:Class', commas between them.
+    "log.writers": Key("tensorboard", or_none(rules.TEXT), "tensorboard,my_package.writers:Mine"),
     #: Examples in one batch of evaluation, over all devices; no result depends on it.
     "eval.batch_size": Key(1000, rules.SIZE),
     #: How often the model is evaluated during training (a duration).

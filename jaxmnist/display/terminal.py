@@ -1,5 +1,6 @@
 """What a person sees of a run: panel, progress bar or log lines, table of results."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -20,7 +21,8 @@ class Terminal:
     def __init__(self, *, quiet: bool = False, console: Console | None = None):
         """Writes nothing at all when `quiet`; `console` replaces the standard output."""
         self._console = console or _console(quiet=quiet)
-        self._live = self._console.is_terminal and not quiet
+        able = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._live = able and not quiet
         bar, left = BarColumn(bar_width=None), TimeRemainingColumn(compact=True)
         columns = ("{task.description}", bar, MofNCompleteColumn(), "{task.fields[metrics]}", left)
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
@@ -80,8 +82,9 @@ class Terminal:
             "result": str(place.result),
             "metrics": str(place.metrics),
             "checkpoints": str(place.checkpoints),
-            "event files": f"tensorboard --logdir {place.tensorboard}",
         }
+        if place.tensorboard.is_dir():
+            rows["event files"] = f"tensorboard --logdir {place.tensorboard}"
         print_table(["", ""], rows.items(), title="result", console=self._console)
 
     def __enter__(self) -> Self:
@@ -94,7 +97,11 @@ class Terminal:
 def _console(*, quiet: bool = False) -> Console:
     """A console on the standard output; in a pipe or a file lines are not cut at 80 columns."""
     # Paths and settings are shown as they are: brackets are not markup, :x: is no emoji.
-    console = Console(quiet=quiet, highlight=False, markup=False, emoji=False)
+    # FORCE_COLOR, which some CI sets, makes no terminal of a log.
+    terminal = sys.stdout.isatty()
+    console = Console(
+        quiet=quiet, highlight=False, markup=False, emoji=False, force_terminal=terminal
+    )
     if not console.is_terminal:
         console.width = 160
     return console

@@ -1,7 +1,9 @@
 """Writes the report of a run, or of several side by side, from top to bottom."""
 
+import contextlib
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from jaxmnist.report import charts, tables
 from jaxmnist.report.gather import SPLITS, Run, number, read_runs
 from jaxmnist.report.model import look, refusal
 from jaxmnist.writers import write_atomically
+from jaxmnist.zoo.tensorboard import write_mistakes
 
 # Title, metric, scale.
 _CURVES = (
@@ -33,7 +36,8 @@ def report(
     """Writes one HTML file that shows a run and needs nothing beside it.
 
     What is missing or damaged in a work directory is said on the page, with the reason, and the
-    rest is shown. No code that a configuration names is imported.
+    rest is shown. No code that a configuration names is imported. The most confident mistakes are
+    shown in TensorBoard, too, where the run has event files.
 
     Args:
       workdir: of the run.
@@ -50,24 +54,44 @@ def report(
     path = Path(out) if out is not None else Path(workdir) / "report.html"
     loader, strict = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict)
-    text = environment.get_template("report.html.j2").render(_content(runs)).lstrip()
+    content = _content(runs)
+    text = environment.get_template("report.html.j2").render(content).lstrip()
     try:
         # A file name or a JSON string may hold half a character, which UTF-8 cannot.
         write_atomically(path, text.encode("utf-8", "replace").decode("utf-8"))
     except OSError as error:
         fault = f"the report cannot be written to {path}: {error.strerror or error}"
         raise WorkdirError(f"{fault}; choose another --out") from error
+    # Where the event files lie nobody may be able to write any more.
+    with contextlib.suppress(OSError):
+        if found := content["look"]:
+            captions = [f"{y} as {p}, {100 * share:.0f}%" for _, y, p, share in found.mistakes]
+            write_mistakes(runs[0].path, found.step, found.images, captions)
     return path
 
 
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template shows."""
-    run, found, config, result = runs[0], None, tables.config_rows(runs), tables.result_rows(runs)
-    if not (reason := refusal(run)):
+    run, found, reason = runs[0], None, refusal(runs[0])
+    # XLA compiles the model while the charts are drawn.
+    with ThreadPoolExecutor(1) as pool:
+        looking = None if reason else pool.submit(look, run)
+        content = _recorded(runs)
         try:
-            found = look(run)
+            found = looking.result() if looking else None
         except Exception as error:  # whatever a damaged directory leads to, the rest is shown
             reason = f"{type(error).__name__}: {error}"
+    return content | {
+        "look": found,
+        "reason": reason,
+        "calibration": charts.calibration(found.confidence, found.correct) if found else None,
+        "memory": tables.memory_rows(run, found.sizes if found else {}),
+    }
+
+
+def _recorded(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the files of the work directories say."""
+    config, result = tables.config_rows(runs), tables.result_rows(runs)
     marked = [row for row in config if row.marked]
     differing = [row for row in config if len({*row.cells[: len(runs)]}) > 1]
     return {
@@ -81,11 +105,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "colors": charts.COLORS,
         "curves": [(title, _curves(runs, *how)) for title, *how in _CURVES],
         "steps": _step_times(runs),
-        "confusion": _confusion(run),
-        "look": found,
-        "reason": reason,
-        "calibration": charts.calibration(found.confidence, found.correct) if found else None,
-        "memory": tables.memory_rows(run, found.sizes if found else {}),
+        "confusion": _confusion(runs[0]),
         "devices": tables.rows_of(runs, "devices"),
         "reproducibility": [tables.reproducibility_rows(r) for r in runs],
     }

@@ -11,6 +11,8 @@ from jaxmnist.config.default import KEYS
 from jaxmnist.report.gather import Run, brief, number, pick
 
 NOT_RECORDED: Final = "not recorded"
+# Longer commands are cut, or not shown.
+_MOST_LETTERS: Final = 4000
 # Label, place in result.json, format of the number.
 _RESULT: Final = (
     ("test accuracy", "test.accuracy", "{:.2%}"),
@@ -87,13 +89,20 @@ def memory_rows(run: Run, sizes: Mapping[str, int]) -> list[Row]:
     if run.checkpoint:
         sizes = {**sizes, "checkpoint on disk": run.checkpoint.size_bytes}
     rows = [Row(name, [f"{size / 1e6:,.2f} MB"]) for name, size in sizes.items() if size]
-    return rows + (rows_of([run], "memory") or [Row("peak on the devices", [NOT_RECORDED])])
+    for where, name in (
+        ("host", "peak of the process on the host"),
+        ("device", "peak on a device"),
+    ):
+        size = number(pick(run.result, f"memory.{where}_peak_bytes"))
+        rows.append(Row(name, [f"{size / 1e6:,.2f} MB" if size > 0 else NOT_RECORDED]))
+    return rows
 
 
 def reproducibility_rows(run: Run) -> list[Row]:
     """Everything that says which run this was, and how to make it again."""
     digest, average = (pick(run.result, f"params.{name}") for name in ("sha256", "ema_sha256"))
     data, checkpoint, command = NOT_RECORDED, NOT_RECORDED, run.result.get("command")
+    short = isinstance(command, str) and len(command) < _MOST_LETTERS
     if info := run.checkpoint:
         same = info.params_sha256 == digest
         which = "the parameters above" if same else f"other parameters, {info.params_sha256}"
@@ -106,7 +115,7 @@ def reproducibility_rows(run: Run) -> list[Row]:
         "parameters, SHA-256": plain(digest),
         "moving average, SHA-256": average and plain(average),
         "newest checkpoint": checkpoint,
-        "exact command": shlex.join(map(str, command)) if type(command) is list else plain(command),
+        "exact command": command if short else plain(command),
         "the configuration as a command": configured_command(run.config),
     }
     return [Row(k, [text]) for k, text in facts.items() if text] + rows_of([run], "versions")
@@ -123,7 +132,7 @@ def configured_command(config: Mapping[str, Any]) -> str:
             given[name] = value
     flags = [f"--config.{name}={value}" for name, value in given.items()]
     text = shlex.join(["jaxmnist", "train", *flags])
-    return text if config and len(text) < 4000 else NOT_RECORDED
+    return text if config and len(text) < _MOST_LETTERS else NOT_RECORDED
 
 
 def confusions(run: Run) -> "np.ndarray[Any, Any] | None":

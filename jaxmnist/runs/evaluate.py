@@ -107,9 +107,11 @@ def evaluate(
 
 
 def load_run(
-    workdir: str | Path, *, step: int | None = None, **parts: Any
+    workdir: str | Path, *, step: int | None = None, conv: str | None = None, **parts: Any
 ) -> tuple[Setup, TrainState, CheckpointInfo]:
     """The setup of a finished or stopped run and the state of one of its checkpoints.
+
+    The model's convolution is `conv` in place of the configured one, if given.
 
     Raises:
       WorkdirError: the directory is not that of a run.
@@ -120,6 +122,7 @@ def load_run(
     info = find_checkpoint(place, step)
     # Evaluating does not need the devices that trained.
     config.parallel.devices, config.parallel.deterministic = None, False
+    config.model.conv = conv or config.model.conv
     setup = prepare(config, training=False, **parts)
     state = restore(place.checkpoints, info, setup.state_shapes())
     return setup, state, info

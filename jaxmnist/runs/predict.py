@@ -1,44 +1,19 @@
 """Predicts the classes of pictures with the parameters of a run."""
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxmnist.errors import DataError
-from jaxmnist.images import Pixels, is_on_black, read_image, to_example
+from jaxmnist.images import is_on_black
 from jaxmnist.runs.evaluate import load_run
+from jaxmnist.runs.pictures import Pictures, Prediction, predict_examples, to_examples
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState
 
-Picture = str | os.PathLike[str] | Pixels
-Pictures = Picture | Iterable[Picture]
-# Pictures in one call of the model.
-_BATCH_SIZE = 256
 # Images of the test split that are looked at for how the data set draws.
-_SAMPLE = 1000
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model sees in a picture.
-
-    Attributes:
-      source: the file's path as it was given, or "picture 2" for the array at index 2.
-      label: the most probable class.
-      probability: of that class.
-      probabilities: of all classes, in order; their sum is 1.
-    """
-
-    source: str
-    label: int
-    probability: float
-    probabilities: tuple[float, ...]
+SAMPLE = 1000
 
 
 def predict(
@@ -80,25 +55,6 @@ def predict_with(setup: Setup, state: TrainState, images: Pictures) -> list[Pred
 
     # One device is enough, and every process of several may predict by itself.
     variables = jax.device_put(jax.device_get((state.inference_params, state.batch_stats)))
-    single = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 0) == 2
-    pictures: Any = [images] if single else images
-    on_black = is_on_black(setup.data.test.images[:_SAMPLE])
-    examples, faults = [], []
-    for index, picture in enumerate(pictures):
-        is_path = isinstance(picture, str | os.PathLike)
-        name = os.fspath(picture) if is_path else f"picture {index}"
-        try:
-            pixels = read_image(picture) if is_path else picture
-            example = to_example(pixels, setup.data.image_shape, on_black=on_black, name=name)
-            examples.append((name, example))
-        except DataError as error:
-            faults.append(str(error))
-    if faults:
-        text = "\n  - ".join([f"{len(faults)} pictures cannot be used:", *faults])
-        raise DataError(text if len(faults) > 1 else faults[0])
-    found = []
-    for start in range(0, len(examples), _BATCH_SIZE):
-        names, batch = zip(*examples[start : start + _BATCH_SIZE], strict=True)
-        for name, p in zip(names, np.asarray(run(variables, np.stack(batch))), strict=True):
-            found.append(Prediction(name, int(p.argmax()), float(p.max()), tuple(p.tolist())))
-    return found
+    on_black = is_on_black(setup.data.test.images[:SAMPLE])
+    examples = to_examples(images, setup.data.image_shape, on_black=on_black)
+    return predict_examples(examples, lambda batch: run(variables, batch))

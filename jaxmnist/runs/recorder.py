@@ -16,7 +16,7 @@ from jaxmnist.runs.evaluate import Evaluator
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState
 from jaxmnist.workdir import Workdir
-from jaxmnist.writers import JsonlWriter, TensorBoardWriter, Writer, drop_after, read_records
+from jaxmnist.writers import JsonlWriter, Writer, drop_after, read_records, writer_types
 
 
 class Recorder:
@@ -29,6 +29,7 @@ class Recorder:
     Attributes:
       history: the records of metrics.jsonl.
       evaluator: evaluates the states of the run.
+      callbacks: those that were given, and the writers that are such.
     """
 
     def __init__(
@@ -44,7 +45,6 @@ class Recorder:
     ):
         """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
         self._stop: Callable[[], bool] = guard.asked
-        self._callbacks = callbacks
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step
@@ -52,8 +52,10 @@ class Recorder:
         self._writers: list[Writer] = []
         if jax.process_index() == 0:
             drop_after(place.metrics, step)
-            events = TensorBoardWriter(place.tensorboard, first_step=step + 1)
-            self._writers = [JsonlWriter(place.metrics), events]
+            self._writers = [JsonlWriter(place.metrics)]
+            for writer_type in writer_types(setup.config.log.writers):
+                self._writers.append(writer_type(setup, place, first_step=step + 1))
+        self.callbacks = [*callbacks, *(w for w in self._writers if isinstance(w, Callback))]
         self.history = [r for r in read_records(place.metrics) if r["step"] <= step]
         keep, best = setup.config.checkpoint.keep, self.best["step"] if self.best else None
         self._checkpoints = CheckpointWriter(place.checkpoints, keep=keep, best_step=best)
@@ -66,7 +68,7 @@ class Recorder:
 
     def stepped(self, state: TrainState, step: int) -> None:
         """Tells the callbacks of a step."""
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.on_step(step, state)
 
     def log(self, state: TrainState, step: int) -> TrainState:
@@ -138,7 +140,7 @@ class Recorder:
             notes["metrics"] = self.history[-1] if self.history else {}
             self._checkpoints.save(step, state, notes)
             self._saved = step
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.on_checkpoint(step, state)
 
     def wait(self) -> None:
@@ -159,9 +161,9 @@ class Recorder:
         jax.block_until_ready(state)  # the steps before are training time
         with self._clock.part("eval"):
             result = self.evaluator.run(state, split, stop=stop)
-        if result is not None:
-            for callback in self._callbacks:
-                callback.on_evaluation(step, split, result, state)
+            if result is not None:
+                for callback in self.callbacks:
+                    callback.on_evaluation(step, split, result, state)
         return result
 
     def _write(self, split: str, step: int, values: dict[str, float], left_s: float = 0.0) -> None:

@@ -1,6 +1,9 @@
 """The result of a run, as Python sees it and as result.json keeps it."""
 
+import json
 import platform
+import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -102,7 +105,7 @@ class Result:
         return Result(*found, workdir, history, state)
 
     def to_dict(self) -> dict[str, Any]:
-        """What result.json holds."""
+        """The result as a dictionary that JSON can hold."""
         values = {"test": self.test.to_dict(), "train": vars(self.train)}
         params = {"count": self.params_count, "sha256": self.params_sha256}
         values["params"] = params | {"ema_sha256": self.ema_sha256}
@@ -110,6 +113,11 @@ class Result:
         if self.best is not None:
             values["best"] = vars(self.best) | {"test": self.best.test.to_dict()}
         return values
+
+    def to_json(self, mesh: Mesh, *, command: str) -> str:
+        """What result.json holds: beside the result the peak memory, and what was typed."""
+        beside = {"memory": _peak_memory(mesh), "command": command}
+        return json.dumps(self.to_dict() | beside, indent=2) + "\n"
 
 
 def summarize(setup: Setup, seconds: Mapping[str, float]) -> TrainSummary:
@@ -131,6 +139,15 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
     first = mesh.devices.flat[0]
     kind = {"platform": first.platform, "kind": first.device_kind}
     return kind | {"count": int(mesh.size), "processes": jax.process_count()}
+
+
+def _peak_memory(mesh: Mesh) -> dict[str, int]:
+    """The most bytes in use so far: of this process on the host, of a device (0: not told)."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stats = [device.memory_stats() or {} for device in mesh.local_devices]
+    device = max(s.get("peak_bytes_in_use", 0) for s in stats)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"host_peak_bytes": host * unit, "device_peak_bytes": device}
 
 
 def versions() -> dict[str, str]:

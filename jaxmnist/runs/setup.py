@@ -31,6 +31,7 @@ from jaxmnist.pipeline import make_gather
 from jaxmnist.state import TrainState, create_state
 from jaxmnist.step import Task
 from jaxmnist.step.body import INIT_STREAM, stream_key
+from jaxmnist.writers import writer_types
 
 # The data set may take this much of a device's memory.
 _RESIDENT_SHARE = 0.25
@@ -234,6 +235,8 @@ def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -
         accumulate, bits = config.train.accumulate, config.parallel.deterministic
         faults += batch_faults(config.batch_size, mesh, accumulate=accumulate, deterministic=bits)
     schedule = attempt(lambda: _schedule(config, steps=100, train_examples=config.batch_size * 50))
+    if training:
+        attempt(lambda: writer_types(config.log.writers))
     if tx is None:
         attempt(lambda: _optimizer(config, schedule or optax.constant_schedule(1.0)))
     if model is None:

@@ -1,7 +1,6 @@
 """A training run from top to bottom."""
 
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -120,7 +119,7 @@ def train(
             terminal.finish(values, place)
             return Result.from_dict(values, place.path, recorder.history, state)
         train_step = None if finished else _compiled(setup, state, recorder)
-        for callback in hooks:
+        for callback in recorder.callbacks:
             stack.callback(callback.on_end)
             callback.on_start(place.path, step, setup.steps)
         clock.switch("train")
@@ -132,7 +131,7 @@ def train(
         recorder.wait()
         result = _result(setup, state, place, recorder=recorder, clock=clock)
         if jax.process_index() == 0:
-            write_atomically(place.result, json.dumps(result.to_dict(), indent=2) + "\n")
+            write_atomically(place.result, result.to_json(setup.mesh, command=resume))
         terminal.finish(result.to_dict(), place)
         return result
 

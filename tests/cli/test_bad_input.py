@@ -35,6 +35,13 @@ FIRST_STAGE = {
     "checkpoints without workdir": ("checkpoints", 2, r"jaxmnist checkpoints needs --workdir"),
     "predict without workdir": ("predict 7.png", 2, r"jaxmnist predict needs --workdir"),
     "predict without files": ("predict --workdir=x", 2, r"needs image files, such as digit.png"),
+    "steps to trace": ("train --profile_steps=15:10", 2, r"steps=15:10: give the first and the"),
+    "one step to trace": ("train --profile_steps=3", 2, r"such as 10:15; steps are counted from 1"),
+    "step zero to trace": ("train --profile_steps=0:3", 2, r"--profile_steps=0:3: give the first"),
+    "two models": ("predict --workdir=x --model=y 7.png", 2, r"--model of .*, one of the two"),
+    "step of a file": ("predict --model=y --step=3 7.png", 2, r"--step chooses a checkpoint of"),
+    "export without workdir": ("export --out=x", 2, r"jaxmnist export needs --workdir"),
+    "unknown format": ("export --workdir=x --format=onnx", 2, r"--format=onnx.*stablehlo\|safet"),
     "unknown config": ("train --config=sede", 2, r"'sede'; did you mean 'seed'\?.*debug, default"),
     "missing config file": ("train --config=nope.py", 2, r"'nope.py'.*shipped: debug"),
     "config that raises": ("train --config=raises.py", 2, r"raises.py, line 3: ZeroDivisionError"),
@@ -283,6 +290,41 @@ class TestData:
         path.write_text(path.read_text().replace(str(data), "gone"))
         sentence = "gone: not a directory that can be read"
         refused("eval", f"--workdir={workdir}", code=1, sentence=sentence)
+
+
+def test_steps_to_trace_that_the_run_does_not_make_are_named(run, flags, tmp_path):
+    done = run("train", *flags, "--profile_steps=19:21", f"--workdir={tmp_path / 'run'}")
+    assert done.code == 2 and "Traceback" not in done.err
+    assert "the steps 19:21 cannot be traced; the run has 20 steps: choose some of" in done.err
+
+
+class TestReports:
+    def test_what_is_no_run_or_cannot_be_written_is_named(self, refused, finished):
+        sentence = r"nowhere is not the work directory of a run: .*; give the --workdir of a run"
+        refused("report", "--workdir=nowhere", code=1, sentence=sentence)
+        more = ("--compare", "nowhere")
+        refused("report", f"--workdir={finished}", *more, code=1, sentence=sentence)
+        sentence = r"the report cannot be written to none.py/x: .*; choose another --out"
+        refused("report", f"--workdir={finished}", "--out=none.py/x", code=1, sentence=sentence)
+
+
+class TestExportedModels:
+    @pytest.mark.parametrize(
+        ("path", "sentence"),
+        [
+            ("7.stablehlo", r"7.stablehlo cannot be read \(No such file.*of `jaxmnist export`\n$"),
+            (".", r"\. cannot be read \(Is a directory\)"),
+            ("none.py", r"none.py is damaged or no exported model: .*; export it anew with .*\n$"),
+        ],
+    )
+    def test_a_file_that_is_none_or_damaged_is_named(self, refused, path, sentence):
+        refused("predict", f"--model={path}", "7.png", code=1, sentence=sentence)
+
+    def test_a_run_that_is_none_or_a_place_that_cannot_be_written_is_named(self, refused, finished):
+        sentence = r"nowhere is not the work directory of a run"
+        refused("export", "--workdir=nowhere", code=1, sentence=sentence)
+        sentence = r"cannot be written to none.py/x: .*; choose another --out"
+        refused("export", f"--workdir={finished}", "--out=none.py/x", code=2, sentence=sentence)
 
 
 class TestWorkDirectory:

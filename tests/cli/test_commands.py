@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 import jaxmnist
 from jaxmnist.config import from_dict, get_config, to_dict
@@ -43,7 +44,8 @@ class TestTrain:
 
     def test_the_result_has_every_part_that_the_table_shows(self, finished):
         result = result_of(finished)
-        assert set(result) == {"test", "train", "params", "devices", "versions"}
+        parts = {"test", "train", "params", "devices", "versions", "memory", "command"}
+        assert set(result) == parts
         test, train = result["test"], result["train"]
         confusion = np.array(test["confusion"])
         assert confusion.shape == (CLASSES, CLASSES)
@@ -69,6 +71,9 @@ class TestTrain:
         }
         assert result["versions"]["jaxmnist"] == jaxmnist.__version__
         assert {"python", "system", "jax", "flax", "optax", "grain"} <= set(result["versions"])
+        assert result["memory"]["host_peak_bytes"] > 1e8
+        assert result["command"].startswith("jaxmnist train --quiet --config.dataset.dir=")
+        assert result["command"].endswith(f" --workdir={finished}")
 
     def test_the_metrics_have_a_line_for_each_thing_that_was_due(self, finished):
         records = read_records(finished / "metrics.jsonl")
@@ -132,6 +137,47 @@ class TestTrain:
     def test_quiet_prints_nothing(self, run, flags, workdir):
         done = run("train", *flags, "--quiet", f"--workdir={workdir}")
         assert (done.code, done.out, done.err) == (0, "", "")
+
+
+class TestReportAfterTraining:
+    def test_a_run_leaves_a_report_and_says_where(self, run, flags, tmp_path):
+        workdir = tmp_path / "run"
+        done = run("train", *flags, f"--workdir={workdir}")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.splitlines()[-1] == f"report: {workdir / 'report.html'}"
+        page = (workdir / "report.html").read_text()
+        assert "peak of the process on the host" in page
+        assert f"--workdir={workdir}" in page
+
+    def test_a_finished_work_directory_gets_a_report_that_is_missing_and_keeps_one(
+        self, run, flags, workdir
+    ):
+        page = workdir / "report.html"
+        page.unlink()
+        assert run("train", *flags, f"--workdir={workdir}").code == 0
+        page.write_text("mine")
+        assert run("train", *flags, f"--workdir={workdir}").code == 0
+        assert page.read_text() == "mine"
+
+    def test_a_report_that_fails_does_not_fail_the_run(self, run, flags, workdir):
+        (workdir / "report.html").unlink()
+        (workdir / "report.html").mkdir()
+        done = run("train", *flags, "--quiet", f"--workdir={workdir}")
+        assert (done.code, done.out) == (0, "")
+        assert done.err.startswith("jaxmnist: the report could not be written: WorkdirError: ")
+        again = f"to try again: jaxmnist report --workdir={workdir}\n"
+        assert done.err.endswith(again) and "Traceback" not in done.err
+
+    def test_noreport_leaves_none(self, run, flags, workdir):
+        (workdir / "report.html").unlink()
+        assert run("train", *flags, "--noreport", f"--workdir={workdir}").code == 0
+        assert not (workdir / "report.html").exists()
+
+    def test_the_command_writes_it_where_it_is_told(self, run, finished, tmp_path):
+        out = tmp_path / "page.html"
+        done = run("report", f"--workdir={finished}", f"--out={out}", "--compare", finished / ".")
+        assert (done.code, done.out, done.err) == (0, f"{out}\n", "")
+        assert "Results side by side" in out.read_text()
 
 
 class TestEval:
@@ -210,6 +256,28 @@ class TestPredict:
         first = predictions[0]
         line = run("predict", f"--workdir={finished}", paths[0]).out
         assert line == f"{paths[0]}: {first['label']} ({first['probability']:.1%})\n"
+
+
+class TestExport:
+    def test_the_exported_file_predicts_what_the_run_predicts(self, run, finished, tmp_path):
+        image = np.full((20, 24), 48, np.uint8)
+        image[5] = 168
+        Image.fromarray(image).save(tmp_path / "1.png")
+        out = tmp_path / "model.stablehlo"
+        done = run("export", f"--workdir={finished}", f"--out={out}")
+        assert (done.code, done.out, done.err) == (0, f"{out}\n", "")
+        lines = [
+            run("predict", source, tmp_path / "1.png").out
+            for source in (f"--model={out}", f"--workdir={finished}")
+        ]
+        assert lines[0] == lines[1] != ""
+
+    def test_the_parameters_alone_are_a_safetensors_file(self, run, finished, tmp_path):
+        out = tmp_path / "parameters"
+        done = run("export", f"--workdir={finished}", "--format=safetensors", f"--out={out}")
+        assert done.code == 0
+        count = sum(array.size for array in load_file(out).values())
+        assert count == result_of(finished)["params"]["count"]
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,9 @@ def shown(place, *, terminal, quiet=False, result=RESULT):
 
 @pytest.fixture
 def place(tmp_path):
-    return Workdir(tmp_path / "run")
+    place = Workdir(tmp_path / "run")
+    place.tensorboard.mkdir(parents=True)
+    return place
 
 
 class TestPipe:
@@ -88,6 +90,10 @@ class TestPipe:
         ):
             assert part in text
         assert "best by validation" not in text
+
+    def test_event_files_are_told_of_where_there_are_any(self, place):
+        place.tensorboard.rmdir()
+        assert "tensorboard" not in shown(place, terminal=False)
 
     def test_the_best_by_validation_is_shown_where_there_is_one(self, place):
         best = {"step": 704, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.25}}

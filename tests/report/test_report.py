@@ -182,7 +182,7 @@ class TestOneRun:
         assert "checkpoint.keep" not in changed and "checkpoint.keep 3 3" in rest
 
     def test_the_command_that_was_stored_is_shown_as_a_shell_takes_it(self, bare):
-        edit(bare / "result.json", command=["jaxmnist", "train", "--config.dataset.dir=a b"])
+        edit(bare / "result.json", command="jaxmnist train '--config.dataset.dir=a b'")
         stored = "exact command jaxmnist train '--config.dataset.dir=a b'"
         assert stored in Page(report(bare)).text
 
