@@ -127,19 +127,19 @@ def restore(directory: Path, info: CheckpointInfo, target: TrainState) -> TrainS
     """
     import orbax.checkpoint as ocp
 
-    place, wanted = directory / str(info.step), _flat(target)
+    place, wanted = directory / str(info.step), flat(target)
     path, handler = (place / "state").absolute(), ocp.StandardCheckpointHandler()
-    old, new = _leaves(handler.metadata(path).tree), _leaves(wanted)
+    old, new = types(handler.metadata(path).tree), types(wanted)
     if names := [name for name in new | old if new.get(name) != old.get(name)]:
         both = (f"{n}: {old.get(n, 'none')} there, {new.get(n, 'none')} now" for n in names[:3])
         fault = f"another state, {len(names)} arrays differ ({'; '.join(both)})"
         repair = "give the model and optimizer that the run had, or a fresh --workdir"
         raise CheckpointError(f"checkpoint {place} holds {fault}: {repair}")
     with ocp.Checkpointer(handler) as checkpointer:
-        flat = checkpointer.restore(path, args=ocp.args.StandardRestore(wanted))
-    state = jax.tree.unflatten(jax.tree.structure(target), [flat[name] for name in wanted])
-    if (found := tree_sha256(state)) != info.state_sha256:
-        fault = f"its state has SHA-256 {found}, expected {info.state_sha256}"
+        found = checkpointer.restore(path, args=ocp.args.StandardRestore(wanted))
+    state = jax.tree.unflatten(jax.tree.structure(target), [found[name] for name in wanted])
+    if (digest := tree_sha256(state)) != info.state_sha256:
+        fault = f"its state has SHA-256 {digest}, expected {info.state_sha256}"
         raise CheckpointError(f"checkpoint {place} is damaged: {fault}")
     return state
 
@@ -199,7 +199,7 @@ class CheckpointWriter:
             "ema_sha256": None if host.ema is None else tree_sha256(host.ema),
             "notes": notes,
         }
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_flat(state)))
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(flat(state)))
         with self._telling_the_repair():
             self._manager.save(step, args=arguments)
 
@@ -255,12 +255,12 @@ def _digests(place: Path) -> dict[str, str]:
     return digests | {_METADATA: _sha256(metadata)}
 
 
-def _leaves(flat: Mapping[str, Any]) -> dict[str, str]:
+def types(tree: Mapping[str, Any]) -> dict[str, str]:
     """Type and shape by path."""
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in flat.items()}
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in tree.items()}
 
 
-def _flat(tree: Any) -> dict[str, Any]:
+def flat(tree: Any) -> dict[str, Any]:
     """The leaves by path; Orbax then need not know of optax's and Flax's containers."""
     leaves = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

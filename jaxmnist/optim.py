@@ -1,52 +1,22 @@
 """Optimizers and learning-rate schedules, built from their names and plain arguments with optax."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import jax
 import optax
 
+from jaxmnist.config import did_you_mean
 from jaxmnist.config.durations import Duration, to_steps
 from jaxmnist.errors import ConfigError
+from jaxmnist.names import find, parameters, resolve
 
 Schedule = Callable[[Any], Any]
 Kwargs = Mapping[str, Any]
 
-
-def _constant(peak: float, steps: int) -> Any:
-    return optax.constant_schedule(peak)
-
-
-def _linear(peak: float, steps: int, *, end: float = 0.0) -> Any:
-    return optax.linear_schedule(peak, peak * end, max(1, steps))
-
-
-def _cosine(peak: float, steps: int, *, end: float = 0.0) -> Any:
-    return optax.cosine_decay_schedule(peak, max(1, steps), alpha=end)
-
-
-def _one_cycle(
-    peak: float, steps: int, *, rise: float = 0.3, start: float = 0.04, end: float = 1e-4
-) -> Any:
-    """Cosine up to the peak, cosine down to the end (arXiv:1708.07120)."""
-    top = min(max(1, round(rise * steps)), max(1, steps - 1))
-    missing = optax.cosine_decay_schedule(peak - start * peak, top)
-    down = _cosine(peak, steps - top, end=end)
-    return optax.join_schedules([lambda count: peak - missing(count), down], [top])
-
-
-def _step(peak: float, steps: int, *, every: int, factor: float = 0.1) -> Any:
-    return optax.exponential_decay(peak, every, factor, staircase=True)
-
-
-def _piecewise(peak: float, steps: int, *, at: tuple[int, ...], factors: Any) -> Any:
-    return optax.piecewise_constant_schedule(peak, dict(zip(at, factors, strict=True)))
-
-
-# By the name that the configuration gives, which is that of the function.
-_SCHEDULES = (_constant, _linear, _cosine, _one_cycle, _step, _piecewise)
-SCHEDULES: Final[Kwargs] = {function.__name__.lstrip("_"): function for function in _SCHEDULES}
+# By the name that the configuration gives: functions `(peak, steps, **kwargs)` of schedules.
+_SCHEDULES = ("constant", "linear", "cosine", "one_cycle", "step", "piecewise")
+SCHEDULES: Final = {name: f"jaxmnist.zoo.schedules:{name}" for name in _SCHEDULES}
 # Arguments given as durations ("2 epochs"), turned into steps before a schedule sees them.
 _DURATIONS = {"every", "at", "warmup"}
 
@@ -57,7 +27,8 @@ def make_schedule(
     """A function from the number of finished steps to the learning rate of the next.
 
     Args:
-      name: one of `SCHEDULES`.
+      name: one of `SCHEDULES`, or a dotted path to a function `(peak, steps, **kwargs)` that gives
+        such a function; it is tried on the number of a step.
       peak: the highest learning rate.
       steps: length of the training.
       batch_size: rows in a global batch; with `train_examples` it turns durations into steps.
@@ -66,10 +37,9 @@ def make_schedule(
         any of them.
 
     Raises:
-      ConfigError: unknown name, or arguments that the schedule does not take.
+      ConfigError: unknown name, arguments that the schedule does not take, or no such function.
     """
-    if name not in SCHEDULES:
-        raise ConfigError([f"schedule.name={name!r} is not one of {', '.join(sorted(SCHEDULES))}"])
+    make = find(name, SCHEDULES, key="schedule.name")
 
     def in_steps(value: Any) -> int:
         return to_steps(Duration.parse(value), batch_size=batch_size, train_examples=train_examples)
@@ -77,60 +47,62 @@ def make_schedule(
     try:
         given = {k: jax.tree.map(in_steps, v) if k in _DURATIONS else v for k, v in kwargs.items()}
         warmup = given.pop("warmup", 0)
-        schedule = SCHEDULES[name](peak, max(1, steps - warmup), **given)
+        schedule = make(peak, max(1, steps - warmup), **given)
         if warmup:
             rise = optax.linear_schedule(0.0, peak, warmup)
             schedule = optax.join_schedules([rise, schedule], [warmup])
-        schedule(0)
-    except (TypeError, ValueError) as error:
-        accepted = [*list(inspect.signature(SCHEDULES[name]).parameters)[2:], "warmup"]
-        fault = f"schedule.kwargs={kwargs} for {name!r}: {error}"
-        raise ConfigError([f"{fault} (it takes {', '.join(accepted)})"]) from error
+        rate = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), "int32"))
+        if getattr(rate, "shape", None) != ():
+            raise TypeError(f"the rate of a step is {rate!r:.80}, expected one number")
+    except Exception as error:  # the user's function may raise anything
+        rule = "it must give a function from finished steps to a learning rate"
+        accepted = ", ".join([*parameters(make)[2:], "warmup"])
+        fault = f"schedule.kwargs={kwargs} for {name!r}: {error} (it takes {accepted})"
+        raise ConfigError([f"{fault}; {rule}"]) from error
     return schedule
 
 
-def decayed(schedule: Schedule, weight_decay: float) -> optax.GradientTransformation:
-    """Decoupled weight decay (arXiv:1711.05101) of matrices and kernels, not biases or scales."""
-    scale = optax.scale_by_schedule(lambda count: -weight_decay * schedule(count))
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        decay, state = scale.update(params, state)
-        return jax.tree.map(lambda u, d: u + d if d.ndim > 1 else u, updates, decay), state
-
-    return optax.GradientTransformation(scale.init, update)
-
-
 def make_optimizer(
-    name: str, schedule: Schedule, *, weight_decay: float, clip_norm: float | None, kwargs: Kwargs
+    name: str, schedule: Schedule, *, weight_decay: float, clip_norm: float | None, **more: Any
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then the optax optimizer of that name, then decoupled decay.
+    """Clipping by global norm, then the optimizer of that name, then decoupled decay.
 
     Args:
-      name: a constructor in optax that takes `learning_rate`, such as "adam" or "sgd".
+      name: a constructor in optax that takes `learning_rate`, such as "adam" or "sgd", or a dotted
+        path to one of the user's own.
       schedule: learning rate by finished steps.
       weight_decay: each step takes learning rate × this from matrices and kernels.
       clip_norm: gradients whose global norm is larger are scaled down to it (arXiv:1211.5063).
-      kwargs: further arguments of the constructor.
+      **more: `kwargs`, further arguments of the constructor, and `no_decay`, what is not decayed
+        besides biases and scales, as `spare` of `jaxmnist.zoo.decay.decayed`.
 
     Raises:
       ConfigError: no such optimizer, arguments that it does not take, or one whose update needs
         more than gradients and parameters.
     """
+    kwargs, spare, own = more["kwargs"], more.get("no_decay") or "", ":" in name
     # Names with capitals are types, of which some have no signature.
-    constructor: Any = vars(optax).get(name) if name.islower() else None
-    parameters = inspect.signature(constructor).parameters if callable(constructor) else ()
-    if "learning_rate" not in parameters:
-        rule = "is not an optimizer of optax that takes learning_rate"
-        raise ConfigError([f"optimizer.name={name!r} {rule}, such as adam, sgd, lion, rmsprop"])
+    optaxs: Any = vars(optax).get(name) if name.islower() else None
+    constructor: Any = resolve(name, key="optimizer.name") if own else optaxs
+    if "learning_rate" not in (accepted := parameters(constructor)):
+        rule = "is not an optimizer of optax that takes learning_rate, such as adam, sgd, lion"
+        repair = "rmsprop, nor 'package.module:function' of such a constructor of your own"
+        near = did_you_mean(name, ("adam", "adamw", "sgd", "lion", "rmsprop", "lamb", "adagrad"))
+        raise ConfigError([f"optimizer.name={name!r} {rule}, {repair}{near}"])
     # One key decides on decay: adamw and lion would decay by default.
-    arguments = dict.fromkeys({"weight_decay"} & {*parameters}, 0.0) | dict(kwargs)
+    arguments = dict.fromkeys({"weight_decay"} & {*accepted}, 0.0) | dict(kwargs)
     try:
         tx = constructor(learning_rate=schedule, **arguments)
-        # In the abstract, so that arguments it cannot use are found before data are read.
+        if not isinstance(tx, optax.GradientTransformation):
+            raise TypeError(f"it gives {tx!r:.80}, expected an optax.GradientTransformation")
+        # In the abstract, so that arguments it cannot use are found before data are read. One of
+        # the user's own may need to see the model's parameters.
         kernel = jax.ShapeDtypeStruct((2, 3), "float32")
-        jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), kernel)
+        if not own:
+            jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), kernel)
     except Exception as error:
         raise ConfigError([f"optimizer.kwargs={kwargs} for {name!r}: {error}"]) from error
-    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-    decay = [decayed(schedule, weight_decay)] if weight_decay else []
-    return optax.chain(*clip, tx, *decay) if clip or decay else tx
+    chain = [optax.clip_by_global_norm(clip_norm), tx] if clip_norm is not None else [tx]
+    if weight_decay:
+        chain.append(resolve("jaxmnist.zoo.decay:decayed")(schedule, weight_decay, spare=spare))
+    return optax.chain(*chain) if len(chain) > 1 else tx

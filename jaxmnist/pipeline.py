@@ -92,7 +92,7 @@ def make_gather(source: Any) -> Gather:
     shuffle is ours. N is the length it has; an infinite one is refused.
 
     Raises:
-      DataError: neither of the two, or an element that is not such a dictionary.
+      DataError: neither of the two, or an infinite or empty one.
     """
     if isinstance(source, Split):
         images, labels = source.images, source.labels
@@ -107,24 +107,11 @@ def make_gather(source: Any) -> Gather:
     repeated = source.repeat()
 
     def gather(epochs: Array, indices: Array) -> tuple[Array, Array]:
-        elements = (_example(repeated[int(i)]) for i in epochs * n + indices)
-        images, labels = zip(*elements, strict=True)
-        return np.stack(images), np.array(labels, np.int32)
+        elements = [repeated[int(i)] for i in epochs * n + indices]
+        images = np.stack([element["image"] for element in elements])
+        return images, np.array([element["label"] for element in elements], np.int32)
 
     return gather
-
-
-def _example(element: Any) -> tuple[Array, int]:
-    """Image [h, w, c] and label of an element of a user's data set."""
-    try:
-        image, label = np.asarray(element["image"]), int(element["label"])
-        if image.ndim not in (2, 3) or image.dtype not in (np.uint8, np.float32):
-            raise TypeError(f"an 'image' that is {image.dtype} of shape {image.shape}")
-    except (TypeError, KeyError, ValueError, IndexError) as error:
-        rule = "'image', uint8 or float32 of shape [h, w] or [h, w, c], and an integer 'label'"
-        fault = f"an element of the grain.MapDataset must be a dictionary with {rule}"
-        raise DataError(f"{fault}, but this one gave {error!r}") from error
-    return image if image.ndim == 3 else image[..., None], label
 
 
 class BatchSource:

@@ -29,6 +29,12 @@ KEYS: Final = {
     "train.ema_decay": Key(None, or_none(rules.DECAY), "0.999"),
     #: Share of the target probability that is spread evenly over all classes.
     "train.label_smoothing": Key(0.0, Rule(float, "a number in [0, 1)", lambda v: 0 <= v < 1)),
+    #: Work directory of a run from whose last parameters this one starts; None draws fresh ones.
+    "train.init_from": Key(None, or_none(rules.TEXT), "'runs/pretrained'"),
+    #: Name of the loss: cross_entropy, or 'package.module:function' of your own.
+    "loss.name": Key("cross_entropy", rules.TEXT),
+    #: Arguments of the loss; free keys.
+    "loss.kwargs": Key({}, rules.FREE, "{'gamma': 2.0}"),
     #: How the step is spread over the devices: the same training by three mechanisms of JAX.
     "parallel.strategy": Key("shard_map", choice("shard_map", "pmap", "jit")),
     #: Use only the first so many devices; None uses all.
@@ -43,7 +49,8 @@ KEYS: Final = {
     "parallel.matmul_precision": Key("highest", choice("default", "high", "highest")),
     #: Name of the data set: one that is known, or one that was registered.
     "dataset.name": Key("mnist", rules.TEXT),
-    #: Directory with four IDX files to read instead, gzipped or not; it wins over the name.
+    #: What to read instead, it wins over the name: a directory with four IDX files, gzipped or not,
+    #: or with class folders of pictures (train/cat/1.png), or an .npz file of arrays.
     "dataset.dir": Key(None, or_none(rules.TEXT), "'data/digits'"),
     #: Number of classes; None takes the largest train label plus one.
     "dataset.classes": Key(None, or_none(rules.SIZE), "10"),
@@ -67,12 +74,20 @@ KEYS: Final = {
     "optimizer.clip_norm": Key(None, or_none(rules.RATE), "1.0"),
     #: Arguments of the optimizer; free keys.
     "optimizer.kwargs": Key({}, rules.FREE, "{'b1': 0.9}"),
+    #: Patterns of parameters that do not decay, joined by commas; biases and scales never do.
+    "optimizer.no_decay": Key(None, or_none(rules.TEXT), "'Embed_*/*,Dense_0/kernel'"),
     #: Name of the schedule that scales the learning rate over the training.
     "schedule.name": Key("one_cycle", rules.TEXT),
     #: Arguments of the schedule; free keys.
     "schedule.kwargs": Key({}, rules.FREE, "{'end': 0.01}"),
     #: Shift each train image by up to so many pixels, in both directions; 0 does not.
     "augment.shift": Key(0, rules.COUNT),
+    #: Your own augmentation, after those above: 'package.module:function' of (images, keys).
+    "augment.custom": Key(None, or_none(rules.TEXT), "'my_package.augment:blur'"),
+    #: Arguments of your own augmentation; free keys.
+    "augment.kwargs": Key({}, rules.FREE, "{'amount': 0.5}"),
+    #: Your own callbacks, classes or objects as 'package.module:name', joined by commas.
+    "callbacks": Key(None, or_none(rules.TEXT), "'my_package.callbacks:Diary'"),
     #: Whether the train set lies on the devices; 'auto' puts it on accelerators with room for it.
     "pipeline.resident": Key("auto", choice("auto", "on", "off")),
     #: How often a checkpoint is saved (a duration); the last step is always saved.

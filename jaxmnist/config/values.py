@@ -11,7 +11,9 @@ from jaxmnist.config.default import KEYS
 
 LENGTH_KEYS: Final = ("train.epochs", "train.steps", "train.examples")
 
-_RESUME = "seed|batch_size|parallel.deterministic|train|model|optimizer|schedule|dataset|augment"
+_RESUME = (
+    "seed|batch_size|parallel.deterministic|train|loss|model|optimizer|schedule|dataset|augment"
+)
 
 
 def default_config(values: dict[str, Any] | None = None) -> ConfigDict:

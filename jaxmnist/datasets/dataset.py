@@ -172,8 +172,10 @@ def assemble(arrays: Mapping[str, ArrayLike], classes: int | None, **facts: Any)
             raise DataError(f"{source}: images of {shape} (height, width, channels), {rule}")
         if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
             fault = f"{labels.size} labels, expected {len(images)} integers, as {source} has images"
-            rule = f"found {labels.ndim} dimensions, expected 1: class numbers, no one-hot rows"
-            raise DataError(f"{label_source}: {fault}; {labels.dtype}, {rule}")
+            rule = (
+                f"found {labels.ndim} dimensions, expected 1: give class numbers, no one-hot rows"
+            )
+            raise DataError(f"{label_source}: {fault}; they are {labels.dtype}, {rule}")
         classes = classes or min(max(1, int(labels.max()) + 1), _MAX_CLASSES)
         if (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
             fault = f"label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all)"

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxmnist.config import did_you_mean
-from jaxmnist.datasets.dataset import Dataset, assemble
-from jaxmnist.errors import ConfigError, DataError
+from jaxmnist.datasets.dataset import Dataset
+from jaxmnist.errors import ConfigError
 from jaxmnist.names import resolve
 
 # Functions `(name, classes) -> Dataset` by name, and the one that reads a directory.
 KNOWN: Mapping[str, str] = dict.fromkeys(("mnist", "fashion_mnist"), "jaxmnist.zoo.idx:read_known")
-_DIRECTORY = "jaxmnist.zoo.idx:read_directory"
+_DIRECTORY = "jaxmnist.zoo.files:read"
 
 
 def load(
@@ -20,10 +20,12 @@ def load(
 
     Args:
       name: a key of `KNOWN`, or "package.module:function" for a function without arguments that
-        returns a `Dataset` (see `from_arrays`).
-      directory: wins over the name; holds the four IDX files of any sizes under their standard
+        returns a `Dataset` (see `from_arrays`), or for a `Dataset`.
+      directory: wins over the name. It holds the four IDX files of any sizes under their standard
         names (train-images-idx3-ubyte or train-images.idx3-ubyte and so on), with .gz or
-        without; where both are there, the one without. Checksums only recognise them.
+        without; where both are there, the one without; checksums only recognise them. Or it holds
+        class folders of pictures (see `jaxmnist.zoo.files.folders`), or it is an .npz file (see
+        `jaxmnist.zoo.files.npz`).
       classes: the number of classes; None takes the largest train label + 1.
 
     Returns:
@@ -39,25 +41,9 @@ def load(
     elif name in KNOWN:
         source, reader = name, KNOWN[name]
     elif ":" in name:
-        return _load_custom(name, classes)
+        return resolve("jaxmnist.zoo.own.data:load")(name, classes)
     else:
         rule = f"choose one of {', '.join(sorted(KNOWN))}, 'package.module:function' or dataset.dir"
         hint = did_you_mean(name, KNOWN)
         raise ConfigError([f"dataset.name = {name!r} is unknown; {rule}{hint}"])
     return resolve(reader, key="dataset.name")(source, classes)
-
-
-def _load_custom(name: str, classes: int | None) -> Dataset:
-    """What the user's function returns, held to the rules of every data set."""
-    function = resolve(name, key="dataset.name")
-    made = function() if callable(function) else function
-    if not isinstance(made, Dataset):
-        rule = "expected a function that makes a Dataset with jaxmnist.datasets.from_arrays"
-        raise DataError(f"{name} gives {type(made).__name__}; {rule}")
-    arrays = {}
-    for part in ("train", "test", "validation"):
-        if split := getattr(made, part):
-            arrays[f"{name}: {part} images"] = split.images
-            arrays[f"{name}: {part} labels"] = split.labels
-    classes = made.classes if classes is None else classes
-    return assemble(arrays, classes, name=made.name, sha256=made.sha256, source=name)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxmnist.errors import ConfigError, ModelError
 from jaxmnist.models.rows import Rows, feeding
-from jaxmnist.names import resolve
+from jaxmnist.names import find
 
 MODELS: Mapping[str, str] = {"cnn": "jaxmnist.models.cnn:CNN"}
 # Rows of the batch that a model is tried on; a multiple of batch norm's groups.
@@ -56,10 +56,7 @@ def make_model(name: str, *, kwargs: Mapping[str, Any] | None = None, **offered:
       ConfigError: no such model, not a linen module class, fields that it does not have, or that
         are offered already.
     """
-    if ":" not in (path := MODELS.get(name, name)):
-        own = "choose one, or give your own as 'package.module:Class'"
-        raise ConfigError([f"model.name={name!r} is not one of {', '.join(sorted(MODELS))}: {own}"])
-    model_class = resolve(path, key="model.name")
+    model_class = find(name, MODELS, key="model.name")
     if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
         fault = f"model.name={name!r} is {model_class!r}: it must be a flax.linen.Module class"
         raise ConfigError([fault])

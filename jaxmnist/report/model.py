@@ -59,7 +59,8 @@ def refusal(run: Run) -> str:
     config = run.config
     if jax.distributed.is_initialized():
         return "one of several processes cannot load a checkpoint; write the report anew in one"
-    if own := [f"{k}={v!r}" for k, v in config.items() if k.endswith(".name") and ":" in str(v)]:
+    names = [k for k in config if k.endswith(".name") or k == "augment.custom"]
+    if own := [f"{k}={config[k]!r}" for k in names if ":" in str(config[k])]:
         return f"{', '.join(own)} is code of your own, and a report imports none"
     known = config.get("dataset.name") in KNOWN or config.get("dataset.dir")
     if config.get("model.name") not in MODELS or not known:

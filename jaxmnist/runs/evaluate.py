@@ -12,6 +12,7 @@ import numpy as np
 from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, steps_in
 from jaxmnist.errors import CheckpointError, UsageError
 from jaxmnist.metrics import Evaluation
+from jaxmnist.names import resolve
 from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.state import TrainState
@@ -93,7 +94,7 @@ def evaluate(
       Loss, accuracy, accuracy by class and the confusion matrix.
 
     Raises:
-      UsageError: no such split.
+      UsageError: no such split, or parts that the run was given in Python are missing.
       WorkdirError: the directory is not that of a run.
       CheckpointError: no such checkpoint, or it is damaged.
     """
@@ -114,6 +115,7 @@ def load_run(
     The model's convolution is `conv` in place of the configured one, if given.
 
     Raises:
+      UsageError: the run was given parts in Python, and they are not given again.
       WorkdirError: the directory is not that of a run.
       CheckpointError: no such checkpoint, or it is damaged.
     """
@@ -123,8 +125,12 @@ def load_run(
     # Evaluating does not need the devices that trained.
     config.parallel.devices, config.parallel.deterministic = None, False
     config.model.conv = conv or config.model.conv
+    read: Any = restore
+    if info.notes.get("parts"):
+        ready = resolve("jaxmnist.zoo.own.given:for_evaluation")
+        parts, read = ready(info.notes, parts, workdir=place.path)
     setup = prepare(config, training=False, **parts)
-    state = restore(place.checkpoints, info, setup.state_shapes())
+    state = read(place.checkpoints, info, setup.state_shapes())
     return setup, state, info
 
 

@@ -1,6 +1,6 @@
 """What a run writes down while it goes: metrics, evaluations, checkpoints, the best step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -41,10 +41,14 @@ class Recorder:
         *,
         step: int,
         guard: Any,
-        callbacks: Sequence[Callback] = (),
+        origin: Mapping[str, Any],
     ):
-        """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none)."""
+        """Opens the files, and cuts them back to the checkpoint of `step` (0: there is none).
+
+        `origin`, what the run was given and started from, is kept with each checkpoint.
+        """
         self._stop: Callable[[], bool] = guard.asked
+        self._origin = origin
         self._setup, self._place, self._terminal, self._clock = setup, place, terminal, clock
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step
@@ -55,7 +59,11 @@ class Recorder:
             self._writers = [JsonlWriter(place.metrics)]
             for writer_type in writer_types(setup.config.log.writers):
                 self._writers.append(writer_type(setup, place, first_step=step + 1))
-        self.callbacks = [*callbacks, *(w for w in self._writers if isinstance(w, Callback))]
+        self.callbacks = [
+            guard,
+            *setup.callbacks,
+            *(w for w in self._writers if isinstance(w, Callback)),
+        ]
         self.history = [r for r in read_records(place.metrics) if r["step"] <= step]
         keep, best = setup.config.checkpoint.keep, self.best["step"] if self.best else None
         self._checkpoints = CheckpointWriter(place.checkpoints, keep=keep, best_step=best)
@@ -137,7 +145,7 @@ class Recorder:
             self._stop_if_bad(int(bad), float(rate))
             # A copy: the checkpoint is written while the clock goes on.
             notes = {"seconds": dict(self._clock.seconds), "data": self._setup.data.digest}
-            notes["metrics"] = self.history[-1] if self.history else {}
+            notes |= {**self._origin, "metrics": (self.history or [{}])[-1]}
             self._checkpoints.save(step, state, notes)
             self._saved = step
         for callback in self.callbacks:

@@ -1,9 +1,8 @@
 """What every run needs before its first step: devices, data, model, optimizer, checked together."""
 
-import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,19 @@ from numpy.typing import NDArray
 
 from jaxmnist import datasets
 from jaxmnist.augment import Augment, make_augment
+from jaxmnist.callbacks import Callback
 from jaxmnist.config import Duration, next_due, to_steps, training_length, validate
 from jaxmnist.datasets import Dataset
-from jaxmnist.errors import ConfigError, DataError
+from jaxmnist.errors import ConfigError
 from jaxmnist.mesh import batch_faults, data_mesh, prepare_backend, replicate, replicated
 from jaxmnist.metrics import cross_entropy
 from jaxmnist.models import CONVOLUTIONS, ModelFunctions, make_model, model_functions
+from jaxmnist.names import resolve
 from jaxmnist.optim import make_optimizer, make_schedule
 from jaxmnist.pipeline import make_gather
 from jaxmnist.state import TrainState, create_state
 from jaxmnist.step import Task
-from jaxmnist.step.body import INIT_STREAM, stream_key
+from jaxmnist.step.body import INIT_STREAM, Loss, stream_key
 from jaxmnist.writers import writer_types
 
 # The data set may take this much of a device's memory.
@@ -51,6 +52,7 @@ class Setup:
       conv: the convolution that was chosen, for the panel; empty for a model without the choice.
       resident: whether the train split lies on the devices, and batches are gathered there.
       notes: sentences for the panel, such as why a fast path does not apply.
+      callbacks: those that the configuration names, then those that were given.
     """
 
     config: ConfigDict
@@ -62,6 +64,7 @@ class Setup:
     conv: str
     resident: bool
     notes: tuple[str, ...]
+    callbacks: Sequence[Callback]
 
     def next_due(self, step: int, duration: int | str) -> int:
         """The first step after this one at whose end something that recurs is due."""
@@ -130,7 +133,8 @@ def prepare(
     dataset: Any = None,
     model: nn.Module | None = None,
     tx: optax.GradientTransformation | None = None,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    loss: Loss | None = None,
+    callbacks: Sequence[Callback] = (),
     training: bool = True,
 ) -> Setup:
     """Decides everything that a run of this configuration needs, or says all that is wrong.
@@ -138,10 +142,11 @@ def prepare(
     Args:
       config: from `jaxmnist.get_config`.
       dataset: a `jaxmnist.datasets.Dataset` in place of the configured one, or a
-        `grain.MapDataset` of examples in place of its training split.
+        `grain.MapDataset` of examples or a pair of arrays in place of its training split.
       model: a linen module in place of the configured one.
       tx: an optimizer in place of the configured one.
-      loss: `loss(logits, labels)`, each row's loss [b], in place of cross-entropy.
+      loss: `loss(logits, labels)`, each row's loss float32 [b], in place of the configured one.
+      callbacks: called at the steps, evaluations and checkpoints.
       training: whether the batch must be one that the devices can share.
 
     Raises:
@@ -154,7 +159,9 @@ def prepare(
     prepare_backend(config.batch_size, cpu_devices=cpu_devices, deterministic=bits)
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(load_data, config, dataset)
-        mesh = _checked_names(config, model=model, tx=tx, training=training)
+        mesh = _checked_names(config, model=model, tx=tx, loss=loss, training=training)
+        if training and (callbacks or config.callbacks):
+            callbacks = _own("callbacks:make_callbacks")(config.callbacks, callbacks)
         data = loading.result()
     length = training_length(
         epochs=config.train.epochs, steps=config.train.steps, examples=config.train.examples
@@ -165,11 +172,14 @@ def prepare(
     model = model or _configured_model(config, data.classes, conv)
     functions = model_functions(model, _first_image(data.train), classes=data.classes)
     schedule = _schedule(config, steps=steps, train_examples=examples)
-    smoothed = functools.partial(cross_entropy, label_smoothing=config.train.label_smoothing)
+    own_tx = tx or config.optimizer.no_decay or ":" in config.optimizer.name
+    tx = tx or _optimizer(config, schedule)
+    if own_tx:
+        _own("optimizer:check")(tx, functions.variables, no_decay=config.optimizer.no_decay)
     task = Task(
         apply=functions.apply,
-        loss=loss or smoothed,
-        tx=tx or _optimizer(config, schedule),
+        loss=_loss(config, loss, data.classes),
+        tx=tx,
         schedule=schedule,
         seed=config.seed,
         augment=_augment(config, data),
@@ -184,7 +194,7 @@ def prepare(
         fault = "makes XLA's convolution ten times slower on a CPU, where it runs in a loop"
         raise ConfigError([f"train.steps_per_call={several} {fault}: set it to 1"])
     resident, notes = _is_resident(config, data, mesh), notes if conv else ()
-    return Setup(config, mesh, data, functions, task, steps, conv, resident, notes)
+    return Setup(config, mesh, data, functions, task, steps, conv, resident, notes, callbacks)
 
 
 def load_data(config: ConfigDict, dataset: Any = None) -> Dataset:
@@ -194,22 +204,16 @@ def load_data(config: ConfigDict, dataset: Any = None) -> Dataset:
       ConfigError: the name or the validation split cannot be.
       DataError: files are missing or damaged, or what is given is not a data set.
     """
-    if not isinstance(dataset, Dataset):
-        examples, directory = dataset, config.dataset.dir and Path(config.dataset.dir)
-        classes = config.dataset.classes
-        dataset = datasets.load(config.dataset.name, directory=directory, classes=classes)
-        if examples is not None:
-            dataset = dataclasses.replace(dataset, train=examples, sha256={})
+    directory = config.dataset.dir and Path(config.dataset.dir)
+    options = {"directory": directory, "classes": config.dataset.classes}
+    load = functools.partial(datasets.load, config.dataset.name, **options)
+    dataset = load() if dataset is None else _own("data:as_dataset")(dataset, load)
     if held_out := config.dataset.validation:
         if not isinstance(dataset.train, datasets.Split):
             rule = "give a jaxmnist.datasets.Dataset with a validation split, or 0"
             fault = f"dataset.validation={held_out} holds out examples of arrays: {rule}"
             raise ConfigError([fault])
         dataset = dataset.hold_out(held_out, config.seed)
-    shapes = {name: _first_image(split).shape for name, split in dataset.splits.items()}
-    if len({*shapes.values()}) > 1:
-        rule = "they must agree; give all of them in one jaxmnist.datasets.Dataset"
-        raise DataError(f"the splits of {dataset.name} have images of {shapes}: {rule}")
     return dataset
 
 
@@ -218,7 +222,12 @@ def _first_image(split: Any) -> NDArray[Any]:
     return images[0]
 
 
-def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -> Mesh:
+def _own(part: str) -> Any:
+    """What makes or tries a part of the user's own; a run without such parts imports none of it."""
+    return resolve(f"jaxmnist.zoo.own.{part}")
+
+
+def _checked_names(config: ConfigDict, *, model: Any, tx: Any, loss: Any, training: bool) -> Mesh:
     """The second stage of validation: devices and names, before data are read."""
     faults: list[str] = []
 
@@ -241,6 +250,9 @@ def _checked_names(config: ConfigDict, *, model: Any, tx: Any, training: bool) -
         attempt(lambda: _optimizer(config, schedule or optax.constant_schedule(1.0)))
     if model is None:
         attempt(lambda: _configured_model(config, 10, "xla"))
+    attempt(lambda: _loss(config, loss, 10))
+    if config.augment.custom:
+        attempt(lambda: resolve(config.augment.custom, key="augment.custom"))
     if faults:
         raise ConfigError(faults)
     return mesh
@@ -269,7 +281,19 @@ def _augment(config: ConfigDict, data: Dataset) -> Augment | None:
     if pixels >= side:
         fault = f"moves images of {side} pixels out of sight: choose at most {side - 1}"
         raise ConfigError([f"augment.shift={pixels} {fault}"])
-    return make_augment(shift_pixels=pixels)
+    shipped = make_augment(shift_pixels=pixels)
+    if (custom := config.augment.custom) is None:
+        return shipped
+    kwargs, image = config.augment.kwargs.to_dict(), _first_image(data.train)
+    return _own("augment:make_augment")(custom, shipped, kwargs=kwargs, image=image)
+
+
+def _loss(config: ConfigDict, given: Loss | None, classes: int) -> Loss:
+    kwargs, smoothing = config.loss.kwargs.to_dict(), config.train.label_smoothing
+    if given is None and config.loss.name == "cross_entropy" and not kwargs:
+        return functools.partial(cross_entropy, label_smoothing=smoothing)
+    options = {"kwargs": kwargs, "label_smoothing": smoothing, "classes": classes}
+    return _own("loss:make_loss")(given or config.loss.name, **options)
 
 
 def _optimizer(config: ConfigDict, schedule: Any) -> optax.GradientTransformation:
@@ -279,6 +303,7 @@ def _optimizer(config: ConfigDict, schedule: Any) -> optax.GradientTransformatio
         weight_decay=config.optimizer.weight_decay,
         clip_norm=config.optimizer.clip_norm,
         kwargs=config.optimizer.kwargs.to_dict(),
+        no_decay=config.optimizer.no_decay,
     )
 
 

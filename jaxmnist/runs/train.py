@@ -28,6 +28,7 @@ from jaxmnist.runs.result import Best, Result, describe_devices, summarize, vers
 from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
 from jaxmnist.step import Several, Step, make_train_step, place_batch
+from jaxmnist.step.body import Loss
 from jaxmnist.workdir import Workdir, fresh_path, local_path, open_workdir, read_result
 from jaxmnist.writers import write_atomically
 
@@ -44,7 +45,7 @@ def train(
     dataset: Any = None,
     model: nn.Module | None = None,
     tx: optax.GradientTransformation | None = None,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    loss: Loss | None = None,
     callbacks: Sequence[Callback] = (),
     allow_config_change: bool = False,
     quiet: bool = False,
@@ -56,10 +57,10 @@ def train(
       config: from `jaxmnist.get_config`.
       workdir: where everything is kept; None for a fresh directory under `runs/`.
       dataset: a `jaxmnist.datasets.Dataset` in place of the configured one, or a
-        `grain.MapDataset` of examples in place of its training split.
+        `grain.MapDataset` of examples or a pair of arrays in place of its training split.
       model: a linen module in place of the configured one.
       tx: an optimizer in place of the configured one.
-      loss: `loss(logits, labels)`, each row's loss [b], in place of cross-entropy.
+      loss: `loss(logits, labels)`, each row's loss float32 [b], in place of the configured one.
       callbacks: called at the steps, evaluations and checkpoints, in this order.
       allow_config_change: resume although keys differ that decide what is computed.
       quiet: print nothing.
@@ -80,10 +81,10 @@ def train(
         # ---- From here on the first signal is a request, looked at between steps; the processes of
         # a job have compared what they must have in common, and agree on where they stop.
         guard = stack.enter_context(resolve(GUARD)(config))
-        hooks = (guard, *callbacks)
 
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
-        setup = prepare(config, dataset=dataset, model=model, tx=tx, loss=loss)
+        parts = {"dataset": dataset, "model": model, "tx": tx, "loss": loss}
+        setup = prepare(config, callbacks=callbacks, **parts)
         first = jax.process_index() == 0
         path, change = _path(workdir, setup), allow_config_change
         place = open_workdir(path, config, allow_config_change=change, write=False)
@@ -96,13 +97,11 @@ def train(
         found = _newest_checkpoint(place, terminal)
         if found is not None and not allow_config_change:
             checkpoint.check_same_data(found.notes, setup.data.digest, workdir=path)
+            if found.notes.get("parts"):
+                resolve("jaxmnist.zoo.own.given:check_parts")(found.notes, parts, workdir=path)
         clock = Clock(found.notes["seconds"] if found else None)
         clock.switch("compile")
-        if found is None:
-            state = setup.initial_state()
-        else:
-            state = checkpoint.restore(place.checkpoints, found, setup.state_shapes())
-            terminal.message(f"resumed at step {found.step:,} of {setup.steps:,}")
+        state, origin = _first_state(setup, found, place, terminal=terminal, parts=parts)
         # Not before: a run that is refused leaves the configuration as it was.
         open_workdir(path, config, allow_config_change=True, write=first)
         step = found.step if found else 0
@@ -112,7 +111,7 @@ def train(
             raise WorkdirError(f"the run in {place.path} has made {rule}: {repair}")
 
         # ---- The steps, unless an earlier run has made them all.
-        recorder = Recorder(setup, place, terminal, clock, step=step, guard=guard, callbacks=hooks)
+        recorder = Recorder(setup, place, terminal, clock, step=step, guard=guard, origin=origin)
         stack.callback(recorder.close)
         finished = step == setup.steps
         if finished and (values := read_result(place)) is not None:
@@ -207,6 +206,22 @@ def _newest_checkpoint(place: Workdir, terminal: Any) -> checkpoint.CheckpointIn
         checkpoint.set_aside_after(place.checkpoints, step)
     step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
     return checkpoint.read_info(place.checkpoints, step) if step >= 0 else None
+
+
+def _first_state(
+    setup: Setup, found: checkpoint.CheckpointInfo | None, place: Workdir, **more: Any
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state that training begins with, and what the run was given and started from."""
+    own = any(part is not None for part in more["parts"].values())
+    names = resolve("jaxmnist.zoo.own.given:names_of")(more["parts"]) if own else {}
+    if found is not None:
+        state = checkpoint.restore(place.checkpoints, found, setup.state_shapes())
+        more["terminal"].message(f"resumed at step {found.step:,} of {setup.steps:,}")
+        return state, {"parts": names, "init_from": found.notes.get("init_from")}
+    state, origin = setup.initial_state(), None
+    if source := setup.config.train.init_from:
+        state, origin = resolve("jaxmnist.zoo.own.parameters:start_from")(state, source)
+    return state, {"parts": names, "init_from": origin}
 
 
 def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:

@@ -199,12 +199,12 @@ def one_order_for_all_epochs():
 
 def decay_of_biases():
     """Weight decay takes from biases too."""
-    from jaxmnist import optim
+    from jaxmnist.zoo import decay
 
-    decayed = optim.decayed
+    decayed = decay.decayed
 
-    def faulty(schedule, weight_decay):
-        good = decayed(schedule, weight_decay)
+    def faulty(schedule, weight_decay, *, spare):
+        good = decayed(schedule, weight_decay, spare=spare)
 
         def update(updates, state, params=None):
             rate = schedule(state.count) * weight_decay
@@ -214,7 +214,7 @@ def decay_of_biases():
 
         return type(good)(good.init, update)
 
-    optim.decayed = faulty
+    decay.decayed = faulty
 
 
 def evaluation_of_the_wrong_parameters():

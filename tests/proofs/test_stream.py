@@ -157,7 +157,7 @@ def test_a_map_dataset_draws_anew_in_every_epoch():
         grain.MapDataset.range(6)
         .seed(3)
         .random_map(
-            lambda i, rng: {"image": rng.integers(0, 255, (4, 4), dtype=np.uint8), "label": i}
+            lambda i, rng: {"image": rng.integers(0, 255, (4, 4, 1), dtype=np.uint8), "label": i}
         )
     )
     gather = make_gather(dataset)
@@ -174,11 +174,6 @@ def test_a_map_dataset_draws_anew_in_every_epoch():
     [
         ([1, 2], "data set of type list cannot be read.*grain.MapDataset"),
         (grain.MapDataset.range(3).repeat(), "give a finite one without repeat"),
-        (grain.MapDataset.range(3), "must be a dictionary with 'image'.*'label'"),
-        (
-            grain.MapDataset.range(3).map(lambda i: {"image": np.zeros((4, 4)), "label": i}),
-            r"'image', uint8 or float32.*an 'image' that is float64 of shape \(4, 4\)",
-        ),
     ],
 )
 def test_what_is_no_data_set_is_refused(dataset, text):

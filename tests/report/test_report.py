@@ -303,6 +303,14 @@ class TestWhatIsMissing:
         assert "is code of your own, and a report imports none" in text
         assert "Confusion matrix" in text
 
+    @pytest.mark.parametrize("key", ["augment__custom", "loss__name", "schedule__name"])
+    def test_nor_is_a_function_that_it_names(self, whole, tmp_path, monkeypatch, key):
+        (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+        monkeypatch.syspath_prepend(tmp_path)
+        edit(whole / "config.json", **{key: "trap:x"})
+        named = f"{key.replace('__', '.')}='trap:x' is code of your own, and a report imports none"
+        assert named in self.page(whole).text
+
     def test_a_run_with_parts_in_python_is_not_shown_with_those_of_the_configuration(
         self, tmp_path
     ):

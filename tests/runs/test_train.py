@@ -118,7 +118,7 @@ def test_a_grain_data_set_takes_the_place_of_ours_and_changes_no_bit(tmp_path):
 
 
 def test_a_grain_data_set_of_other_images_than_the_configured_test_set_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"mnist.*'train': \(8, 8, 1\), 'test': \(28, 28, 1\)"):
+    with pytest.raises(DataError, match=r"\(8, 8, 1\), those of the test split are \(28, 28, 1\)"):
         run(tmp_path, dataset=grain_examples(small_data().train))
 
 

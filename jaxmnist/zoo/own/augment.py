@@ -1,0 +1,40 @@
+"""An augmentation of the user's own, by dotted path, after those that ship."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmnist.names import find
+from jaxmnist.zoo.own.trial import ROWS, try_rows
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def make_augment(
+    path: str, before: Augment | None, *, kwargs: Mapping[str, Any], image: Any
+) -> Augment:
+    """What is done to the images of a train step, the user's function last.
+
+    Args:
+      path: "package.module:function" of `function(images, keys, **kwargs)`: images [b, h, w, c] as
+        the data set has them, and one random key a row [b].
+      before: what ships and comes first.
+      kwargs: further arguments of the function.
+      image: one image [h, w, c], for the trial.
+
+    Raises:
+      ConfigError: it cannot be imported, changes shape or dtype, or mixes rows.
+    """
+    function = find(path, {}, key="augment.custom")
+    custom = functools.partial(function, **kwargs) if kwargs else function
+    top = 255 if image.dtype == np.uint8 else 1
+    noise = np.random.default_rng(0).random((ROWS, *image.shape)) * top
+    images = noise.astype(image.dtype)
+    keys = jax.random.split(jax.random.key(0), ROWS)
+    try_rows(f"augment.custom={path!r}", custom, (images, keys), like=images)
+    if before is None:
+        return custom
+    return lambda images, keys: custom(before(images, keys), keys)

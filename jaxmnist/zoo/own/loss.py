@@ -1,0 +1,50 @@
+"""A loss by name, by dotted path or as a function: one number for each row."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmnist.errors import ConfigError
+from jaxmnist.names import find, parameters
+from jaxmnist.zoo.own.trial import ROWS, name_of, try_rows
+
+LOSSES: Mapping[str, str] = {"cross_entropy": "jaxmnist.metrics:cross_entropy"}
+
+
+def make_loss(
+    given: Any, *, kwargs: Mapping[str, Any], label_smoothing: float, classes: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The loss as a function of logits float32 [b, k] and labels int32 [b].
+
+    Args:
+      given: a key of `LOSSES`, a dotted path to a function, or a function.
+      kwargs: further arguments of it.
+      label_smoothing: passed on where it takes such an argument.
+      classes: how many there are, for the trial.
+
+    Returns:
+      A function that gives each row's loss, float32 [b].
+
+    Raises:
+      ConfigError: no such loss, one that does not give float32 [b] or mixes rows, or one that is
+        to smooth labels and cannot.
+    """
+    what = f"{'loss.name' if isinstance(given, str) else 'loss'}={name_of(given)}"
+    function = find(given, LOSSES, key="loss.name") if isinstance(given, str) else given
+    if not callable(function):
+        raise ConfigError([f"{what} is {given!r:.80}: give a function of (logits, labels)"])
+    options = dict(kwargs)
+    if "label_smoothing" in parameters(function):
+        options = {"label_smoothing": label_smoothing} | options
+    elif label_smoothing:
+        repair = "set it to 0, or let your function take label_smoothing"
+        fault = f"train.label_smoothing={label_smoothing} is no argument of {what}"
+        raise ConfigError([f"{fault}: {repair}"])
+    loss = functools.partial(function, **options) if options else function
+    logits = jax.random.normal(jax.random.key(0), (ROWS, classes))
+    labels = jnp.arange(ROWS, dtype=jnp.int32) % classes
+    try_rows(what, loss, (logits, labels), like=jax.ShapeDtypeStruct((ROWS,), jnp.float32))
+    return loss
