@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxmnist.config import get_config as get_config
-    from jaxmnist.runs.evaluate import evaluate as evaluate
+    from jaxmnist.runs.ensemble import evaluate as evaluate
     from jaxmnist.runs.export import export as export
     from jaxmnist.runs.exported import load_exported as load_exported
     from jaxmnist.runs.predict import predict as predict
@@ -35,7 +35,8 @@ __all__ = ["Result", "evaluate", "export", "get_config", "load_exported", "predi
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        places = {"Result": "runs.result", "get_config": "config", "load_exported": "runs.exported"}
+        places = {"Result": "runs.result", "evaluate": "runs.ensemble", "get_config": "config"}
+        places["load_exported"] = "runs.exported"
         module = places.get(name, f"runs.{name}")
         return getattr(importlib.import_module(f"jaxmnist.{module}"), name)
     if name in _MODULES:

@@ -1,36 +1,31 @@
-"""On-device augmentation, each draw keyed by the example's row in the global batch."""
+"""Puts on-device augmentations together; each draw is keyed by the row in the global batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 
+# Images [b, h, w, c] and a random key for each row [b] give images of the same shape and dtype.
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
+# Makes those of the configuration; found by name.
+SHIPPED = "jaxmnist.zoo.augment:shipped"
 
 
-def shift(images: jax.Array, keys: jax.Array, *, pixels: int) -> jax.Array:
-    """Moves each image by up to `pixels` in both directions and fills up with zeros.
+def make_augment(functions: Sequence[Augment]) -> Augment | None:
+    """One augmentation that applies several in their order, each with keys of its own.
 
     Args:
-      images: [b, h, w, c], any dtype.
-      keys: one random key a row, [b].
-      pixels: largest move.
+      functions: of images [b, h, w, c] and row keys [b]; each may draw from its keys as it likes.
 
     Returns:
-      Images of the same shape and dtype.
+      The function, or None for none.
     """
-    h, w, c = images.shape[1:]
-    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
-
-    def one(image: jax.Array, key: jax.Array) -> jax.Array:
-        top, left = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-        return jax.lax.dynamic_slice(image, (top, left, jnp.zeros_like(top)), (h, w, c))
-
-    return jax.vmap(one)(padded, keys)
-
-
-def make_augment(*, shift_pixels: int) -> Augment | None:
-    """The augmentation of a configuration: a function of images and row keys, or None."""
-    if not shift_pixels:
+    if not functions:
         return None
-    return lambda images, keys: shift(images, keys, pixels=shift_pixels)
+
+    def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
+        for number, function in enumerate(functions):
+            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            images = function(images, own)
+        return images
+
+    return augment

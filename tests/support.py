@@ -13,6 +13,7 @@ from jaxmnist.config import apply_overrides
 from jaxmnist.metrics import cross_entropy
 from jaxmnist.models import BatchNorm, Dropout, model_functions, normalize
 from jaxmnist.step import Batch, Task
+from jaxmnist.zoo.augment import shipped
 
 
 class Tiny(nn.Module):
@@ -82,7 +83,7 @@ def small_task(model=None, *, shift=0, tx=None, **kwargs):
         tx=tx or optax.sgd(0.05, momentum=0.9),
         schedule=optax.constant_schedule(0.05),
         seed=3,
-        augment=make_augment(shift_pixels=shift),
+        augment=make_augment(shipped((8, 8, 1), shift=shift)),
         **kwargs,
     )
     return task, functions.init

@@ -1,62 +1,40 @@
-"""A shift moves each image by what its key says, and what comes in is zero."""
+"""Augmentations are put together so that each draws from keys of its own."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from jaxmnist.augment import make_augment, shift
+from jaxmnist.augment import make_augment
 from jaxmnist.step.body import fold_rows
 
 B = 29
 
 
-def images(dtype=np.uint8, channels=1):
-    # No pixel is zero, so that every move can be told.
-    return np.random.default_rng(0).integers(1, 256, (B, 6, 9, channels)).astype(dtype)
+def keys():
+    return fold_rows(jax.random.key(7), np.arange(B, dtype=np.int32))
 
 
-def keys(index=range(B)):
-    return fold_rows(jax.random.key(7), np.asarray(index, np.int32))
+def draw(images, keys):
+    """Writes what it draws into the first pixel that is zero."""
+    drawn = jax.vmap(lambda key: jax.random.randint(key, (), 1, 2**30))(keys)
+    flat = jnp.asarray(images).reshape(B, -1)
+    first = (flat == 0).argmax(1)
+    return flat.at[np.arange(B), first].set(drawn).reshape(images.shape)
 
 
-def moved(image, down, right):
-    """The image rolled, with zeros where it came in from the other side."""
-    rolled = np.roll(image, (down, right), axis=(0, 1))
-    h, w = image.shape[:2]
-    rows, columns = np.arange(h) - down, np.arange(w) - right
-    inside = ((rows >= 0) & (rows < h))[:, None] & ((columns >= 0) & (columns < w))
-    return np.where(inside[..., None], rolled, 0)
+def test_no_augmentation_is_none():
+    assert make_augment([]) is None
 
 
-def moves_of(result, given, pixels):
-    """The move that each image made: exactly one fits."""
-    span = range(-pixels, pixels + 1)
-    found = []
-    for image, shifted in zip(given, result, strict=True):
-        fits = [(d, r) for d in span for r in span if np.array_equal(shifted, moved(image, d, r))]
-        assert len(fits) == 1
-        found += fits
-    return found
+def test_each_draws_from_keys_of_its_own_in_their_order():
+    images = np.zeros((B, 1, 3, 1), np.int32)
+    drawn = np.asarray(make_augment([draw, draw, draw])(images, keys())).reshape(B, 3)
+    assert len(np.unique(drawn)) == 3 * B
+    (first,) = np.asarray(make_augment([draw])(images, keys())).reshape(B, 3).T[:1]
+    np.testing.assert_array_equal(drawn[:, 0], first)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_each_image_is_rolled_with_zeros(dtype, channels):
-    given = images(dtype, channels)
-    result = np.asarray(jax.jit(lambda x, k: shift(x, k, pixels=2))(given, keys()))
-    assert result.dtype == dtype
-    found = moves_of(result, given, 2)
-    assert len(set(found)) > 10
-    assert {d for d, _ in found} == {r for _, r in found} == {-2, -1, 0, 1, 2}
-
-
-@pytest.mark.parametrize("index", [range(7), range(28, -1, -4)])
-def test_a_row_moves_as_its_key_says_whatever_its_company(index):
-    augment = make_augment(shift_pixels=3)
-    whole = np.asarray(augment(images(), keys()))
-    some = augment(images()[list(index)], keys(index))
-    np.testing.assert_array_equal(some, whole[list(index)])
-
-
-def test_a_shift_of_0_is_no_augmentation():
-    assert make_augment(shift_pixels=0) is None
+def test_none_draws_from_the_key_that_the_others_are_folded_from():
+    images = np.zeros((B, 1, 1, 1), np.int32)
+    raw = np.asarray(draw(images, keys())).ravel()
+    assert not np.intersect1d(raw, make_augment([draw])(images, keys())).size

@@ -21,6 +21,7 @@ _COUNT: Final = partial(flags.DEFINE_integer, default=None)
 _FORMAT: Final = partial(
     flags.DEFINE_enum, default="stablehlo", enum_values=["stablehlo", "safetensors"]
 )
+_VOTE: Final = partial(flags.DEFINE_enum, enum_values=["mean", "majority"])
 _FLAGS: Final[dict[str, Any]] = {
     "config": partial(_TEXT, help="NAME or FILE.py; --config.KEY=VALUE sets one of its keys."),
     "workdir": partial(_TEXT, help="Of the run; train makes a fresh one under runs/ without it."),
@@ -32,6 +33,8 @@ _FLAGS: Final[dict[str, Any]] = {
     "topology": partial(_TEXT, help="KIND:CHIPS, such as v5e:16x16, v5p:2x2x2 or h100:8."),
     "picture": partial(_TEXT, help="A file to draw the scaling into: .svg, .png or .pdf."),
     "split": partial(_SPLIT, default="test", help="Which examples."),
+    "vote": partial(_VOTE, default="mean", help="How several --workdir=A,B,C decide."),
+    "tta": partial(_STEP, default=0, help="Average over images moved by up to so many pixels."),
     "json": partial(_SWITCH, help="Print JSON instead of a table."),
     "profile_steps": partial(_TEXT, help="FIRST:LAST, steps to trace into WORKDIR/profile."),
     "report": partial(_SWITCH, default=True, help="Write report.html when the run is finished."),

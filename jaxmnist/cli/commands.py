@@ -65,15 +65,25 @@ def _report(workdir: Path) -> Path | None:
 
 
 def evaluate(flags: Any) -> None:
-    """Evaluates a checkpoint of a run: every example counts exactly once."""
+    """Evaluates a checkpoint of a run, or of several as one; every example counts exactly once."""
+    # A directory may have a comma in its name.
+    several = "," in flags.workdir and not Path(flags.workdir).exists()
+    workdir = flags.workdir.split(",") if several else flags.workdir
+    if several and "" in workdir:
+        raise UsageError(f"--workdir={flags.workdir} has an empty name beside a comma: remove it")
     joined = join(flags, quiet=flags.json)
-    result = jaxmnist.evaluate(flags.workdir, split=flags.split, step=flags.step)
+    options = {"split": flags.split, "step": flags.step, "vote": flags.vote, "tta": flags.tta}
+    result: Any = jaxmnist.evaluate(workdir, **options)
     if joined and not is_first():
         return
     if flags.json:
         print(json.dumps(result.to_dict()))
-    else:
-        print_evaluation(result, title=f"{flags.split} of {flags.workdir}")
+        return
+    print_evaluation(result, title=f"{flags.split} of {flags.workdir}")
+    if several:
+        found = result.members.items()
+        alone = [[name, f"{one.accuracy:.2%}", f"{one.loss:.4f}"] for name, one in found]
+        _show(found, alone, header=["alone", "accuracy", "loss"], as_json=False)
 
 
 def print_evaluation(result: Any, *, title: str) -> None:

@@ -28,7 +28,7 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
             *FLAGS,
         ],
     ),
-    "eval": (commands.evaluate, ["workdir", "step", "split", "json", *FLAGS]),
+    "eval": (commands.evaluate, ["workdir", "step", "split", "vote", "tta", "json", *FLAGS]),
     "predict": (commands.predict, ["workdir", "model", "step", "json"]),
     "checkpoints": (commands.checkpoints, ["workdir", "json"]),
     "config": (commands.config, ["config", "json"]),

@@ -56,7 +56,7 @@ KEYS: Final = {
     "dataset.classes": Key(None, or_none(rules.SIZE), "10"),
     #: Examples held out of the train set, drawn by the seed; the best checkpoint is chosen on them.
     "dataset.validation": Key(0, rules.COUNT),
-    #: Name of the model: one that is known, or one that was registered.
+    #: Name of the model: cnn, mlp, simple_cnn, resnet, or 'package.module:Class' of your own.
     "model.name": Key("cnn", rules.TEXT),
     #: Arguments of the model; free keys.
     "model.kwargs": Key({}, rules.FREE, "{'dropout': 0.1}"),
@@ -82,6 +82,14 @@ KEYS: Final = {
     "schedule.kwargs": Key({}, rules.FREE, "{'end': 0.01}"),
     #: Shift each train image by up to so many pixels, in both directions; 0 does not.
     "augment.shift": Key(0, rules.COUNT),
+    #: Turn each train image by up to so many degrees, either way; 0 does not.
+    "augment.rotation": Key(0.0, Rule(float, "degrees in 0..180", lambda v: 0 <= v <= 180), "10"),
+    #: Scale each train image by up to 1 + this, larger or smaller; 0 does not.
+    "augment.scale": Key(0.0, Rule(float, "a number in [0, 1]", lambda v: 0 <= v <= 1), "0.1"),
+    #: Slant each train image by up to so many degrees, either way; 0 does not.
+    "augment.shear": Key(0.0, Rule(float, "degrees in 0..45", lambda v: 0 <= v <= 45), "10"),
+    #: Blank a square of so many pixels a side in each train image; 0 does not.
+    "augment.cutout": Key(0, rules.COUNT),
     #: Your own augmentation, after those above: 'package.module:function' of (images, keys).
     "augment.custom": Key(None, or_none(rules.TEXT), "'my_package.augment:blur'"),
     #: Arguments of your own augmentation; free keys.

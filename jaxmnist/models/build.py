@@ -16,7 +16,12 @@ from jaxmnist.errors import ConfigError, ModelError
 from jaxmnist.models.rows import Rows, feeding
 from jaxmnist.names import find
 
-MODELS: Mapping[str, str] = {"cnn": "jaxmnist.models.cnn:CNN"}
+MODELS: Mapping[str, str] = {
+    "cnn": "jaxmnist.models.cnn:CNN",
+    "mlp": "jaxmnist.zoo.models.mlp:MLP",
+    "simple_cnn": "jaxmnist.zoo.models.simple_cnn:SimpleCNN",
+    "resnet": "jaxmnist.zoo.models.resnet:ResNet",
+}
 # Rows of the batch that a model is tried on; a multiple of batch norm's groups.
 _TRIAL_ROWS = 8
 # What Flax raises where a model does what would depend on the number of devices.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -16,10 +15,8 @@ from jaxmnist.errors import WorkdirError
 from jaxmnist.models.build import MODELS
 from jaxmnist.report.gather import Run, number, pick
 from jaxmnist.runs.evaluate import load_run
-from jaxmnist.runs.setup import Setup
-from jaxmnist.state import TrainState
+from jaxmnist.runs.probabilities import log_probabilities
 
-_BATCH_SIZE = 500
 _MOST_FILTERS = 64
 _MOST_MISTAKES = 24
 # Recomputed on other devices, an example or so may fall to the other side.
@@ -81,7 +78,7 @@ def look(run: Run) -> Look:
     if not setup.data.digest or pick(info.notes, "data") != setup.data.digest:
         raise WorkdirError(f"the run had other data than its configuration names; {question}")
     split = setup.data.splits["test"]
-    probabilities = _probabilities(setup, state, split.images)
+    probabilities = np.exp(log_probabilities(setup, state)(split.images))
     predictions, confidence = probabilities.argmax(1), probabilities.max(1)
     correct = predictions == split.labels
     said = number(pick(run.result, "test.accuracy"))
@@ -98,24 +95,6 @@ def look(run: Run) -> Look:
     parts |= {"optimizer state": state.opt_state, "whole train state": state}
     sizes = {name: sum(x.nbytes for x in jax.tree.leaves(part)) for name, part in parts.items()}
     return Look(info.step, confidence, correct, mistakes, split.images[worst], filters, sizes)
-
-
-def _probabilities(setup: Setup, state: TrainState, images: Array) -> Array:
-    """float32 [n, k], by one compiled function on one device."""
-
-    @jax.jit
-    def run(variables: Any, images: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision(setup.task.matmul_precision):
-            logits, _ = setup.task.apply(*variables, images, None)
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
-    variables = jax.device_put(jax.device_get((state.inference_params, state.batch_stats)))
-    # A whole number of batches: the last examples come once more, and are cut off.
-    count = -(-len(images) // _BATCH_SIZE) * _BATCH_SIZE
-    padded = np.resize(images, (count, *images.shape[1:])).reshape(
-        -1, _BATCH_SIZE, *images.shape[1:]
-    )
-    return np.concatenate([run(variables, batch) for batch in padded])[: len(images)]
 
 
 def _filters(params: Any, image_shape: tuple[int, ...]) -> Array:

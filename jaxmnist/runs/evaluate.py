@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, steps_in
-from jaxmnist.errors import CheckpointError, UsageError
+from jaxmnist.errors import CheckpointError
 from jaxmnist.metrics import Evaluation
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
@@ -69,42 +69,6 @@ class Evaluator:
         batch = Batch(image=image, label=np.zeros(rows, np.int32), mask=np.zeros(rows, bool))
         placed = place_batch(batch, self._setup.mesh, strategy=self._strategy)
         self._step.compile(state.inference_params, state.batch_stats, placed)
-
-
-def evaluate(
-    workdir: str | Path,
-    *,
-    split: str = "test",
-    step: int | None = None,
-    dataset: Any = None,
-    model: Any = None,
-    loss: Any = None,
-) -> Evaluation:
-    """Evaluates a checkpoint of a run.
-
-    Args:
-      workdir: of the run.
-      split: "test", "train" or "validation".
-      step: which checkpoint; None for the newest.
-      dataset: what was passed to `train`, if anything; likewise model and loss.
-      model: see dataset.
-      loss: see dataset.
-
-    Returns:
-      Loss, accuracy, accuracy by class and the confusion matrix.
-
-    Raises:
-      UsageError: no such split, or parts that the run was given in Python are missing.
-      WorkdirError: the directory is not that of a run.
-      CheckpointError: no such checkpoint, or it is damaged.
-    """
-    setup, state, _ = load_run(workdir, step=step, dataset=dataset, model=model, loss=loss)
-    if split not in setup.data.splits:
-        there = f"{', '.join(setup.data.splits)} (validation needs dataset.validation > 0)"
-        raise UsageError(f"split {split!r} does not exist in this run: choose one of {there}")
-    result = Evaluator(setup).run(state, split)
-    assert result is not None  # nobody asks it to stop
-    return result
 
 
 def load_run(

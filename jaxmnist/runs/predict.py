@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxmnist.images import is_on_black
 from jaxmnist.runs.evaluate import load_run
 from jaxmnist.runs.pictures import Pictures, Prediction, predict_examples, to_examples
+from jaxmnist.runs.probabilities import log_probabilities
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState
 
@@ -46,15 +46,7 @@ def predict_with(setup: Setup, state: TrainState, images: Pictures) -> list[Pred
     Raises:
       DataError: pictures cannot be used; all of them are listed, and nothing was predicted.
     """
-
-    @jax.jit
-    def run(variables: Any, images: jax.Array) -> jax.Array:
-        with jax.default_matmul_precision(setup.task.matmul_precision):
-            logits, _ = setup.task.apply(*variables, images, None)
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
-    # One device is enough, and every process of several may predict by itself.
-    variables = jax.device_put(jax.device_get((state.inference_params, state.batch_stats)))
+    run = log_probabilities(setup, state)
     on_black = is_on_black(setup.data.test.images[:SAMPLE])
     examples = to_examples(images, setup.data.image_shape, on_black=on_black)
-    return predict_examples(examples, lambda batch: run(variables, batch))
+    return predict_examples(examples, lambda batch: np.exp(run(batch)))

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from jaxmnist import datasets
-from jaxmnist.augment import Augment, make_augment
+from jaxmnist.augment import SHIPPED, Augment, make_augment
 from jaxmnist.callbacks import Callback
 from jaxmnist.config import Duration, next_due, to_steps, training_length, validate
 from jaxmnist.datasets import Dataset
@@ -277,15 +277,14 @@ def _configured_model(config: ConfigDict, classes: int, conv: str) -> nn.Module:
 
 
 def _augment(config: ConfigDict, data: Dataset) -> Augment | None:
-    pixels, side = config.augment.shift, min(data.image_shape[:2])
-    if pixels >= side:
-        fault = f"moves images of {side} pixels out of sight: choose at most {side - 1}"
-        raise ConfigError([f"augment.shift={pixels} {fault}"])
-    shipped = make_augment(shift_pixels=pixels)
-    if (custom := config.augment.custom) is None:
-        return shipped
-    kwargs, image = config.augment.kwargs.to_dict(), _first_image(data.train)
-    return _own("augment:make_augment")(custom, shipped, kwargs=kwargs, image=image)
+    asked = {"shift": config.augment.shift, "rotation": config.augment.rotation}
+    asked |= {"scale": config.augment.scale, "shear": config.augment.shear}
+    functions = resolve(SHIPPED)(data.image_shape, **asked, cutout=config.augment.cutout)
+    if (custom := config.augment.custom) is not None:
+        kwargs, image = config.augment.kwargs.to_dict(), _first_image(data.train)
+        own = _own("augment:own_augment")(custom, kwargs=kwargs, image=image)
+        functions = [*functions, own]
+    return make_augment(functions)
 
 
 def _loss(config: ConfigDict, given: Loss | None, classes: int) -> Loss:

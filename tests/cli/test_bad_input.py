@@ -122,6 +122,13 @@ SECOND_STAGE = {
         2,
         r"'no.such:Net' cannot be imported: ModuleNotFoundError: No module",
     ),
+    "cutout": (["augment.cutout=28"], 2, "augment.cutout=28 can blank images of 28 .*at most 27"),
+    "rotation": (["augment.rotation=x"], 2, "augment.rotation = 'x' must be degrees in 0..180"),
+    "small images": (
+        ["model.name=simple_cnn", "model.kwargs.channels=[8,8,8,8,8,8,8,8]"],
+        1,
+        "8 convolutions 5×5 without padding need images of 33 pixels .* on which 6 fit: set",
+    ),
     "shift": (["augment.shift=28"], 2, r"augment.shift=28 moves images of 28 pixels .*at most 27"),
     "model no class": (["model.name=math:pi"], 2, r"it must be a flax.linen.Module class"),
     "model argument": (["model.kwargs.width=3"], 2, r"has width, which CNN does not take"),

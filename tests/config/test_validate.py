@@ -40,6 +40,13 @@ CIRCLE: list = [object()]
         ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate = 0.0 must be a number > 0"),
         ({"optimizer.weight_decay": -0.1}, "optimizer.weight_decay = -0.1 must be a number >= 0"),
         ({"augment.shift": -1}, "augment.shift = -1 must be an integer >= 0"),
+        ({"augment.rotation": 181}, r"augment.rotation = 181 must be degrees in 0\.\.180, such as"),
+        (
+            {"augment.scale": -0.1},
+            r"augment.scale = -0.1 must be a number in \[0, 1\], such as 0.1",
+        ),
+        ({"augment.shear": 46.0}, r"augment.shear = 46.0 must be degrees in 0\.\.45, such as 10"),
+        ({"augment.cutout": 0.5}, "augment.cutout = 0.5 must be an integer >= 0"),
         ({"checkpoint.every": 0}, "checkpoint.every = 0 must be a duration"),
         ({"checkpoint.keep": 0}, "checkpoint.keep = 0 must be an integer >= 1"),
         (

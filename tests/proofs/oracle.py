@@ -32,7 +32,8 @@ def shifted(images, seed, step, pixels):
     moved = np.zeros_like(images)
     n, h, w, _ = images.shape
     for row in range(n):
-        draw = jax.random.randint(jax.random.fold_in(key, row), (2,), 0, 2 * pixels + 1)
+        own = jax.random.fold_in(jax.random.fold_in(key, row), 0)  # of the first augmentation
+        draw = jax.random.randint(own, (2,), 0, 2 * pixels + 1)
         top, left = (int(d) for d in draw)
         padded = np.pad(images[row], ((pixels, pixels), (pixels, pixels), (0, 0)))
         moved[row] = padded[top : top + h, left : left + w]

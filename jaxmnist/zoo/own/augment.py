@@ -1,27 +1,23 @@
 """An augmentation of the user's own, by dotted path, after those that ship."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmnist.augment import Augment
 from jaxmnist.names import find
 from jaxmnist.zoo.own.trial import ROWS, try_rows
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
-
-def make_augment(
-    path: str, before: Augment | None, *, kwargs: Mapping[str, Any], image: Any
-) -> Augment:
-    """What is done to the images of a train step, the user's function last.
+def own_augment(path: str, *, kwargs: Mapping[str, Any], image: Any) -> Augment:
+    """The user's function, tried on a few rows.
 
     Args:
       path: "package.module:function" of `function(images, keys, **kwargs)`: images [b, h, w, c] as
         the data set has them, and one random key a row [b].
-      before: what ships and comes first.
       kwargs: further arguments of the function.
       image: one image [h, w, c], for the trial.
 
@@ -35,6 +31,4 @@ def make_augment(
     images = noise.astype(image.dtype)
     keys = jax.random.split(jax.random.key(0), ROWS)
     try_rows(f"augment.custom={path!r}", custom, (images, keys), like=images)
-    if before is None:
-        return custom
-    return lambda images, keys: custom(before(images, keys), keys)
+    return custom
