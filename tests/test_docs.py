@@ -1,4 +1,4 @@
-"""The documents: their code runs, and the list of proofs is complete."""
+"""The documents: the example of a user's test runs, the list of proofs is complete."""
 
 import re
 import subprocess
@@ -35,13 +35,3 @@ def test_the_readme_gives_the_commands_that_ci_runs():
     assert "pip install -e '.[test]' && pytest" in readme
     assert "'.[test]' && pytest\n" in ci
     assert "pip install . && jaxmnist train" in readme
-
-
-def test_python_examples_of_the_readme_run(tmp_path):
-    (block,) = code_blocks("README.md", "python")
-    assert "config.train.epochs = 3" in block
-    quick = block.replace("config.train.epochs = 3", "config.train.epochs = 0.005")
-    environment_script = f"import os; os.chdir({str(tmp_path)!r})\n{quick}"
-    command = [sys.executable, "-c", environment_script]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr

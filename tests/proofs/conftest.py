@@ -11,7 +11,8 @@ _HEAD = """# Proofs
 
 Each promise of the library is a test that can fail. This page is written by
 
-```
+<!-- not run: it takes half an hour; this is the slow suite -->
+```bash
 pytest tests/proofs --runslow --write-proofs=docs/proofs.md
 ```
 
