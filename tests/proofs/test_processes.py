@@ -11,6 +11,7 @@ import pytest
 
 import jaxmnist
 from jaxmnist.checkpoint import read_info, steps_in
+from jaxmnist.distributed.lock import LOCK
 from jaxmnist.pipeline import process_rows, stream_rows
 from jaxmnist.testing import run_processes
 from jaxmnist.writers import read_records
@@ -118,7 +119,7 @@ def assert_written_once(workdir):
     train = [("train", step) for step in (1, *range(4, STEPS + 1, 4))]
     assert sorted(lines) == sorted([*train, ("test", 16), ("test", 20)])
     assert len(list((workdir / "tensorboard").iterdir())) == 1
-    names = {"checkpoints", "config.json", "metrics.jsonl", "result.json", "tensorboard"}
+    names = {"checkpoints", "config.json", "metrics.jsonl", "result.json", "tensorboard", LOCK}
     assert {p.name for p in workdir.iterdir()} == names
     assert json.loads((workdir / "result.json").read_text())["test"]["count"] == 131
     assert steps_in(workdir / "checkpoints") == [8, 16, 20]
