@@ -28,13 +28,16 @@ def resolve(path: str, *, key: str = "") -> Any:
         raise ConfigError([f"{fault}; {rule}"]) from error
 
 
-def find(name: str, known: Mapping[str, str], *, key: str) -> Any:
+def find(
+    name: str, known: Mapping[str, str], *, key: str, kind: str = "a function or a class"
+) -> Any:
     """What a name of a table of dotted paths stands for, or a dotted path of the user's own.
 
     Args:
       name: what the configuration says.
       known: dotted paths by name.
       key: the configuration's key, for the error.
+      kind: what it must be, for the error.
 
     Returns:
       Something that can be called; nothing of it has been.
@@ -47,8 +50,7 @@ def find(name: str, known: Mapping[str, str], *, key: str) -> Any:
         fault = f"{key}={name!r} is not one of {', '.join(sorted(known))}: {own}"
         raise ConfigError([f"{fault}{did_you_mean(name, known)}"])
     if not callable(found := resolve(path, key=key)):
-        rule = "it must be a function or a class"
-        raise ConfigError([f"{key}={name!r} is {found!r:.80}: {rule}; correct the name"])
+        raise ConfigError([f"{key}={name!r} is {found!r:.80}: it must be {kind}"])
     return found
 
 

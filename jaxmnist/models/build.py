@@ -61,7 +61,7 @@ def make_model(name: str, *, kwargs: Mapping[str, Any] | None = None, **offered:
       ConfigError: no such model, not a linen module class, fields that it does not have, or that
         are offered already.
     """
-    model_class = find(name, MODELS, key="model.name")
+    model_class = find(name, MODELS, key="model.name", kind="a flax.linen.Module class")
     if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
         fault = f"model.name={name!r} is {model_class!r}: it must be a flax.linen.Module class"
         raise ConfigError([fault])

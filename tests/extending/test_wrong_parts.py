@@ -235,7 +235,7 @@ class TestData:
     def test_labels_of_the_wrong_type(self, kind):
         images, labels = np.zeros((9, 8, 8), np.uint8), np.arange(9)
         with pytest.raises(
-            DataError, match=r"9 labels, expected 9 integers.*; they are .*give class num"
+            DataError, match=r"9 labels, expected 9 integers.*; .*found 1 dimensions.* class num"
         ):
             from_arrays(images, labels.astype(kind), images, labels)
 

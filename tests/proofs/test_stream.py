@@ -141,7 +141,7 @@ def test_a_map_dataset_is_asked_at_its_place_in_the_repetition():
 
         def __getitem__(self, index):
             asked.append(int(index))
-            return {"image": np.full((4, 4), index, np.uint8), "label": int(index)}
+            return {"image": np.full((4, 4, 1), index, np.uint8), "label": int(index)}
 
     dataset = grain.MapDataset.source(Source())
     source = BatchSource(dataset, seed=0, batch_size=5, calls=one_by_one(0, 4), rows=slice(None))
