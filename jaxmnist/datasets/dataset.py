@@ -175,7 +175,7 @@ def assemble(arrays: Mapping[str, ArrayLike], classes: int | None, **facts: Any)
             rule = (
                 f"found {labels.ndim} dimensions, expected 1: give class numbers, no one-hot rows"
             )
-            raise DataError(f"{label_source}: {fault}; they are {labels.dtype}, {rule}")
+            raise DataError(f"{label_source}: {fault}; {labels.dtype}, {rule}")
         classes = classes or min(max(1, int(labels.max()) + 1), _MAX_CLASSES)
         if (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
             fault = f"label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all)"
