@@ -141,12 +141,8 @@ def prepare(
 
     Args:
       config: from `jaxmnist.get_config`.
-      dataset: a `jaxmnist.datasets.Dataset` in place of the configured one, or a
-        `grain.MapDataset` of examples or a pair of arrays in place of its training split.
-      model: a linen module in place of the configured one.
-      tx: an optimizer in place of the configured one.
-      loss: `loss(logits, labels)`, each row's loss float32 [b], in place of the configured one.
-      callbacks: called at the steps, evaluations and checkpoints.
+      dataset: as `jaxmnist.train` takes it; likewise model, tx, loss and callbacks.
+      model, tx, loss, callbacks: see dataset.
       training: whether the batch must be one that the devices can share.
 
     Raises:
