@@ -138,3 +138,12 @@ def batch_faults(batch_size: int, mesh: Mesh, *, accumulate: int, deterministic:
         nearest = nearest_multiples(batch_size, shards * accumulate)
         faults.append(f"batch_size={batch_size} {rule}: the nearest valid values are {nearest}")
     return faults
+
+
+def in_flight_limit(mesh: Mesh) -> int:
+    """How many steps may be under way at once.
+
+    On CPU devices one: an all-reduce waits in a thread of a small pool for the devices that have
+    not arrived, and more of them than threads wait for ever.
+    """
+    return 1 if mesh.devices.flat[0].platform == "cpu" else 4

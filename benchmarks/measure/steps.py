@@ -254,7 +254,7 @@ class BareStep:
         """The step of a run, which goes on from where the run ended."""
         import jax
 
-        from jaxmnist.runs.setup import in_flight_limit
+        from jaxmnist.mesh import in_flight_limit
 
         state = run.result.state
         bare = cls(
@@ -273,7 +273,7 @@ class BareStep:
     @classmethod
     def beside(cls, watch: Watch, state: Any, batch: Any) -> "BareStep":
         """The step of a run that is under way, with a state of its own."""
-        from jaxmnist.runs.setup import in_flight_limit
+        from jaxmnist.mesh import in_flight_limit
 
         limit = in_flight_limit(watch.mesh)
         return cls(watch.step, state, batch, images=0, in_flight=limit, compile_seconds=0.0)

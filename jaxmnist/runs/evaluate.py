@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxmnist.checkpoint import CheckpointInfo, newest_good, read_info, restore, steps_in
 from jaxmnist.errors import CheckpointError
+from jaxmnist.mesh import in_flight_limit
 from jaxmnist.metrics import Evaluation
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
-from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
+from jaxmnist.runs.setup import Setup, prepare
 from jaxmnist.state import TrainState
 from jaxmnist.step import Batch, Step, make_eval_step, place_batch
 from jaxmnist.workdir import Workdir, read_config

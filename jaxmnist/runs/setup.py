@@ -142,7 +142,10 @@ def prepare(
     Args:
       config: from `jaxmnist.get_config`.
       dataset: as `jaxmnist.train` takes it; likewise model, tx, loss and callbacks.
-      model, tx, loss, callbacks: see dataset.
+      model: see dataset.
+      tx: see dataset.
+      loss: see dataset.
+      callbacks: see dataset.
       training: whether the batch must be one that the devices can share.
 
     Raises:
@@ -340,12 +343,3 @@ def _is_resident(config: ConfigDict, data: Dataset, mesh: Mesh) -> bool:
 def platform(mesh: Mesh) -> str:
     """Kind of the devices: "cpu", "gpu" or "tpu"."""
     return str(mesh.devices.flat[0].platform)
-
-
-def in_flight_limit(mesh: Mesh) -> int:
-    """How many steps may be under way at once.
-
-    On CPU devices one: an all-reduce waits in a thread of a small pool for the devices that have
-    not arrived, and more of them than threads wait for ever.
-    """
-    return 1 if platform(mesh) == "cpu" else 4

@@ -20,12 +20,12 @@ from jaxmnist import checkpoint
 from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
-from jaxmnist.mesh import replicate
+from jaxmnist.mesh import in_flight_limit, replicate
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import BatchSource, process_rows, train_batches
 from jaxmnist.runs.recorder import Recorder
 from jaxmnist.runs.result import Best, Result, describe_devices, summarize, versions
-from jaxmnist.runs.setup import Setup, in_flight_limit, prepare
+from jaxmnist.runs.setup import Setup, prepare
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
 from jaxmnist.step import Several, Step, make_train_step, place_batch
 from jaxmnist.step.body import Loss

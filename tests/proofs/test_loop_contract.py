@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import jaxmnist
-from jaxmnist.mesh import data_mesh, replicate
+from jaxmnist.mesh import data_mesh, in_flight_limit, replicate
 from jaxmnist.runs import train as train_module
-from jaxmnist.runs.setup import in_flight_limit
 from jaxmnist.state import create_state
 from jaxmnist.step import make_train_step, place_batch
 from jaxmnist.step import strategies as strategies_module
