@@ -78,7 +78,7 @@ class TestMakeModel:
     @pytest.mark.parametrize(
         ("name", "kwargs", "sentence"),
         [
-            ("cmm", {}, r"model.name='cmm' is not one of cnn: .* 'package.module:Class'"),
+            ("cmm", {}, r"model.name='cmm' is not one of cnn, .*: .* 'package.module:Class'"),
             (
                 "no.such:Net",
                 {},

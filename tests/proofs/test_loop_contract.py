@@ -84,7 +84,7 @@ def test_the_loop_reads_once_a_log_line_and_moves_nothing_unasked(strategy, tmp_
     # An evaluation reads its sums at its end and a checkpoint the state; here it is the steps
     # between them that are looked at.
     recorder = train_module.Recorder
-    monkeypatch.setattr(recorder, "evaluate", lambda self, state, step, stop: False)
+    monkeypatch.setattr(recorder, "evaluate", lambda self, state, step: False)
     monkeypatch.setattr(recorder, "save", lambda self, state, step: None)
     config = small_config(parallel__strategy=strategy, parallel__devices=4, checkpoint__every=1000)
     result = jaxmnist.train(
