@@ -138,7 +138,7 @@ def _dispatch(argv: Sequence[str]) -> None:
     if name == "launch" and arguments and arguments[0] not in _HELP:
         name, *arguments = f"launch {arguments[0]}", *arguments[1:]
     if name in {*_HELP, "help"} or (name == "launch" and _HELP & {*arguments}):
-        lines = [f"  {name:<14} {function.__doc__}" for name, (function, _) in COMMANDS.items()]
+        lines = [f"  {name:<12} {function.__doc__}" for name, (function, _) in COMMANDS.items()]
         print("Data-parallel training in JAX, proven on MNIST.\n")
         print("usage: jaxmnist <command> [--flag=value ...]\n", *lines, _EXAMPLES, sep="\n")
     elif name == "--version":

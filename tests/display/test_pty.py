@@ -27,7 +27,7 @@ with Terminal() as shows:
     for step in range(100, 1172, 100):
         shows.record(TRAIN | {"step": step}, seconds_left=75.4)
         if step in (200, 600):
-            print("size", file=sys.stderr, flush=True)
+            print("size", file=sys.__stderr__, flush=True)  # Rich takes the other
             sys.stdin.readline()
     shows.record(TEST)
     shows.finish(RESULT, Workdir(Path("runs") / "one"))
