@@ -20,6 +20,7 @@ def train(flags: Any) -> None:
     """Trains a model, or goes on with the run in a work directory."""
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
+    profiled = _profiled(flags.profile_steps) if flags.profile_steps else None
     # A launcher says how the job is started again, which is more than how one process is.
     launched = shlex.split(os.environ.get("JAXMNIST_COMMAND", ""))
     join(flags, quiet=flags.quiet, saves=True)
@@ -28,22 +29,22 @@ def train(flags: Any) -> None:
         "allow_config_change": flags.allow_config_change,
         "command": launched or ["jaxmnist", "train", *command],
     }
-    if flags.profile_steps:
-        options["callbacks"] = [_profile(flags.profile_steps)]
+    if profiled:
+        from jaxmnist.zoo.profiler import Profile
+
+        options["callbacks"] = [Profile(*profiled)]
     result = jaxmnist.train(config, flags.workdir, **options)
     if flags.report and (page := _report(result.workdir)) and not flags.quiet:
         print(f"report: {page}")
 
 
-def _profile(text: str) -> Any:
-    """What traces the steps of a text such as "10:15"."""
+def _profiled(text: str) -> tuple[int, int]:
+    """The first and the last step of a text such as "10:15"."""
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         rule = "give the first and the last step, such as 10:15; steps are counted from 1"
         raise UsageError(f"--profile_steps={text}: {rule}")
-    from jaxmnist.zoo.profiler import Profile
-
-    return Profile(int(found[1]), int(found[2]))
+    return int(found[1]), int(found[2])
 
 
 def _report(workdir: Path) -> Path | None:

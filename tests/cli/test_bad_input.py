@@ -43,7 +43,7 @@ FIRST_STAGE = {
     "export without workdir": ("export --out=x", 2, r"jaxmnist export needs --workdir"),
     "unknown format": ("export --workdir=x --format=onnx", 2, r"--format=onnx.*stablehlo\|safet"),
     "unknown config": ("train --config=sede", 2, r"'sede'; did you mean 'seed'\?.*debug, default"),
-    "missing config file": ("train --config=nope.py", 2, r"'nope.py'.*shipped: debug"),
+    "missing config file": ("train --config=nope.py", 2, r"'nope.py'.*shipped: best"),
     "config that raises": ("train --config=raises.py", 2, r"raises.py, line 3: ZeroDivisionError"),
     "config of no python": ("train --config=syntax.py", 2, r"syntax.py.*SyntaxError"),
     "config without function": ("train --config=none.py", 2, r"KeyError: .*must define get_config"),
