@@ -66,7 +66,7 @@ def _report(workdir: Path) -> Path | None:
 
 
 def evaluate(flags: Any) -> None:
-    """Evaluates a checkpoint of a run, or of several as one; every example counts exactly once."""
+    """Evaluates a run, or several as one; every example counts exactly once."""
     # A directory may have a comma in its name.
     several = "," in flags.workdir and not Path(flags.workdir).exists()
     workdir = flags.workdir.split(",") if several else flags.workdir

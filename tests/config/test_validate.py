@@ -119,6 +119,8 @@ def test_keys_that_were_added_or_lost_are_named():
         "there is no key 'train.stepz'; did you mean 'train.steps'?",
         "log.every is missing: it must be a duration: steps, '2 epochs' or '1e5 examples', "
         "such as 20",
+        "log.writers is missing: it must be a string that is not empty or None, such as "
+        "tensorboard,my_package.writers:Mine",
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -131,3 +132,17 @@ def stand_in(tmp_path, monkeypatch) -> StandIn:
     found = StandIn(folder)
     found.outcomes("0")
     return found
+
+
+@pytest.fixture
+def check_shell():
+    """Fails on what shellcheck finds in a script."""
+    # It is installed beside the interpreter, which need not be on the path.
+    program = str(Path(sys.executable).with_name("shellcheck"))
+
+    def check(script):
+        command = [program, "--shell=bash", "-"]
+        done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return check

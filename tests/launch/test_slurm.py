@@ -29,12 +29,10 @@ SIZES = [["--gpus_per_node=8", "--cpus_per_task=16"], ["--restarts=0"]]
 
 
 @pytest.mark.parametrize("flags", [a + b for a, b in itertools.product(OPTIONS, SIZES)])
-def test_the_script_passes_shellcheck(launch, flags):
+def test_the_script_passes_shellcheck(launch, check_shell, flags):
     code, script, err = launch(*flags)
     assert (code, err) == (0, "")
-    command = ["shellcheck", "-"]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    check_shell(script)
 
 
 def test_it_asks_for_what_the_flags_say(launch):

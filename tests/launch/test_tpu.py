@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import subprocess
 
 import pytest
 
@@ -33,23 +32,16 @@ def launch(capfd, source):
     return launch
 
 
-def check(script):
-    """Fails on what shellcheck finds in a script."""
-    command = ["shellcheck", "--shell=bash", "-"]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 SWITCHES = list(itertools.product([[], ["--spot"]], [[], ["--queued"]], [[], ["--slices=3"]]))
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_the_script_and_the_workers_script_pass_shellcheck(launch, switches):
+def test_the_script_and_the_workers_script_pass_shellcheck(launch, check_shell, switches):
     code, script, err = launch(*itertools.chain(*switches), "--keep", "--config.seed=3")
     assert (code, err) == (0, "")
-    check(script)
+    check_shell(script)
     (_, workers, _) = script.split("WORKER")
-    check(workers.removeprefix("'\n"))
+    check_shell(workers.removeprefix("'\n"))
 
 
 @pytest.mark.parametrize(
