@@ -121,7 +121,8 @@ def assert_written_once(workdir):
     lines = [(r["split"], r["step"]) for r in read_records(workdir / "metrics.jsonl")]
     train = [("train", step) for step in (1, *range(4, STEPS + 1, 4))]
     assert sorted(lines) == sorted([*train, ("test", 16), ("test", 20)])
-    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    # What stands at the start, the metrics, what stands at the end.
+    assert len(list((workdir / "tensorboard").iterdir())) == 3
     names = {"checkpoints", "config.json", "metrics.jsonl", "result.json", "tensorboard", LOCK}
     assert {p.name for p in workdir.iterdir()} == names
     assert json.loads((workdir / "result.json").read_text())["test"]["count"] == 131
