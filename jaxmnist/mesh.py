@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import platformdirs
 from jax import P
 from jax.sharding import AxisType, Mesh, NamedSharding
 
@@ -72,6 +73,22 @@ def prepare_backend(batch_size: int, *, cpu_devices: int | None, deterministic: 
             fault = f"JAX already runs with {have} CPU device(s): set it before anything uses JAX"
             text = f"parallel.cpu_devices={cpu_devices}, but {fault}, or use parallel.devices"
             raise ConfigError([text]) from error
+
+
+def keep_compiled_programs(mesh: Mesh) -> None:
+    """Lets JAX keep what it compiles for accelerators in a directory of this user alone.
+
+    Not for CPUs: such a program holds instructions of the machine that compiled it, which another
+    one that shares the directory may lack. A directory that JAX was told of already is left as it
+    is, and one that cannot be made is done without.
+    """
+    if mesh.devices.flat[0].platform == "cpu" or jax.config.jax_compilation_cache_dir:
+        return
+    path = Path(platformdirs.user_cache_dir("jaxmnist")) / "xla"
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+        jax.config.update("jax_compilation_cache_dir", str(path))
 
 
 def data_mesh(count: int | None = None, *, devices: Sequence[Any] | None = None) -> Mesh:

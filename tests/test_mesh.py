@@ -17,6 +17,7 @@ from jaxmnist.mesh import (
     batch_faults,
     data_mesh,
     default_cpu_devices,
+    keep_compiled_programs,
     prepare_backend,
     replicate,
     row_sharded,
@@ -187,3 +188,46 @@ class TestPlacement:
 def test_the_cgroup_file_is_where_linux_has_it():
     # The only path in the module; a typing error would silently mean "no quota".
     assert '"/sys/fs/cgroup/cpu.max"' in Path(mesh_module.__file__).read_text(encoding="utf-8")
+
+
+class TestKeepingCompiledPrograms:
+    @dataclass(frozen=True)
+    class Mesh:
+        """What is looked at: the platform of the devices."""
+
+        platform: str
+
+        @property
+        def devices(self):
+            return np.array([self])
+
+    @pytest.fixture(autouse=True)
+    def place(self, monkeypatch, tmp_path):
+        """A home of its own, and JAX told of no directory; yields where programs would be kept."""
+        before = jax.config.jax_compilation_cache_dir
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        jax.config.update("jax_compilation_cache_dir", None)
+        yield tmp_path / "jaxmnist" / "xla"
+        jax.config.update("jax_compilation_cache_dir", before)
+
+    @pytest.mark.parametrize("platform", ["gpu", "tpu"])
+    def test_accelerators_have_a_directory_that_only_the_user_can_enter(self, place, platform):
+        keep_compiled_programs(self.Mesh(platform))
+        assert jax.config.jax_compilation_cache_dir == str(place)
+        assert place.stat().st_mode & 0o777 == 0o700
+
+    def test_cpus_have_none(self, place):
+        keep_compiled_programs(self.Mesh("cpu"))
+        assert jax.config.jax_compilation_cache_dir is None
+        assert not place.exists()
+
+    def test_a_directory_that_jax_was_told_of_stays(self, place, tmp_path):
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+        keep_compiled_programs(self.Mesh("gpu"))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+        assert not place.exists()
+
+    def test_one_that_cannot_be_made_is_done_without(self, place, tmp_path):
+        (tmp_path / "jaxmnist").write_text("a file")
+        keep_compiled_programs(self.Mesh("gpu"))
+        assert jax.config.jax_compilation_cache_dir is None

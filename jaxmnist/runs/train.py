@@ -20,7 +20,7 @@ from jaxmnist import checkpoint
 from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
 from jaxmnist.errors import Interrupted, UsageError, WorkdirError
-from jaxmnist.mesh import in_flight_limit, replicate
+from jaxmnist.mesh import in_flight_limit, keep_compiled_programs, replicate
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import BatchSource, process_rows, train_batches
 from jaxmnist.runs.recorder import Recorder
@@ -226,6 +226,7 @@ def _first_state(
 
 def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
     """The train step and the evaluation, compiled at the same time for the arrays they will see."""
+    keep_compiled_programs(setup.mesh)
     train_step = make_train_step(
         setup.task,
         setup.mesh,
