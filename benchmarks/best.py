@@ -17,8 +17,6 @@ from pathlib import Path
 from measure import Recording, plain_parser, spread, table, words
 from measure.arguments import positive
 
-_ROWS = 500
-
 
 def parser():
     """The options."""
@@ -37,41 +35,17 @@ def parser():
     return options
 
 
-def probabilities(workdir):
-    """What a run's last parameters say of the test examples, [n, k], and the labels [n]."""
-    import jax
-    import numpy as np
-
-    from jaxmnist.runs.evaluate import load_run
-
-    setup, state, _ = load_run(workdir)
-    variables = jax.device_get((state.inference_params, state.batch_stats))
-
-    @jax.jit
-    def shares(images):
-        return jax.nn.softmax(setup.model.apply(*variables, images, None)[0])
-
-    test = setup.data.test
-    parts = [shares(test.images[at : at + _ROWS]) for at in range(0, len(test), _ROWS)]
-    return np.concatenate([np.asarray(part) for part in parts]), np.asarray(test.labels)
-
-
-def together(shares, labels):
-    """Accuracy of the majority and of the mean of several networks.
+def together(workdirs):
+    """Accuracy of each run by itself, and of all by the vote and by the mean, on the test examples.
 
     Args:
-      shares: of each network the probabilities [n, k].
-      labels: [n].
+      workdirs: of the runs.
     """
-    import numpy as np
+    from jaxmnist.runs.ensemble import evaluate_ensemble
 
-    mean = np.mean(shares, axis=0)
-    votes = sum(np.eye(mean.shape[1])[np.argmax(share, axis=1)] for share in shares)
-    # A mean probability is less than one vote.
-    return {
-        "vote": float(np.mean(np.argmax(votes + mean / 2, axis=1) == labels)),
-        "mean_of_probabilities": float(np.mean(np.argmax(mean, axis=1) == labels)),
-    }
+    vote, mean = (evaluate_ensemble(workdirs, vote=name) for name in ("majority", "mean"))
+    accuracies = {"vote": vote.accuracy, "mean_of_probabilities": mean.accuracy}
+    return [member.accuracy for member in vote.members.values()], accuracies
 
 
 def measured(config, dataset, *, seeds, workdir):
@@ -81,18 +55,17 @@ def measured(config, dataset, *, seeds, workdir):
     found = jaxmnist.sweep(config, workdir, seeds=range(seeds))
     if found.failed:
         raise SystemExit(f"{found.failed[0]['run']} failed: {found.failed[0]['reason']}")
-    guesses = [probabilities(workdir / run["run"]) for run in found.runs]
-    for run, (share, labels) in zip(found.runs, guesses, strict=True):
-        alone = together([share], labels)["vote"]
-        if abs(alone - run["test"]["accuracy"]) > 2e-4:  # two of 10,000 may be ties
-            raise SystemExit(f"{run['run']}: {alone} here, {run['test']['accuracy']} in the run")
+    alone, accuracies = together([workdir / run["run"] for run in found.runs])
+    for here, run in zip(alone, found.runs, strict=True):
+        if abs(here - run["test"]["accuracy"]) > 2e-4:  # two of 10,000 may be ties
+            raise SystemExit(f"{run['run']}: {here} here, {run['test']['accuracy']} in the run")
     return {
         "dataset": dataset,
         "seeds": seeds,
         "parameters": found.runs[0]["params"]["count"],
         "images": found.runs[0]["train"]["examples"],
         "accuracy": found.points[0].to_dict()["test"],
-        **together([share for share, _ in guesses], guesses[0][1]),
+        **accuracies,
         "seconds": spread([run["train"]["seconds"] for run in found.runs]),
         "total_seconds": spread([run["train"]["total_seconds"] for run in found.runs]),
         "runs": list(found.runs),

@@ -167,16 +167,22 @@ def test_time_to_a_target_takes_the_last_window_in_part(program):
     assert program("time_to_accuracy").reached(metrics, train, target=0.995) is None
 
 
-def test_networks_vote_and_a_tie_goes_to_the_higher_mean(program):
-    shares = [
-        [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.5, 0.2, 0.3]],
-        [[0.4, 0.6, 0.0], [0.0, 0.9, 0.1], [0.2, 0.5, 0.3]],
-        [[0.4, 0.6, 0.0], [0.0, 0.1, 0.9], [0.1, 0.2, 0.7]],
-    ]
-    # The first: two of three for 1, the mean for 0. The others: a tie, so that the mean decides.
-    assert program("best").together(shares, [1, 1, 2]) == {
-        "vote": 1.0,
-        "mean_of_probabilities": pytest.approx(2 / 3),
+def test_the_runs_of_the_best_are_asked_alone_and_together(program, tmp_path):
+    import jaxmnist
+
+    keys = {"dataset.name": "support:small_data", "model.name": "support:Tiny", "batch_size": "32"}
+    keys |= {"train.steps": "5", "parallel.devices": "1"}
+    places, results = [tmp_path / "0", tmp_path / "1"], []
+    for place in places:
+        config = jaxmnist.config.apply_overrides(
+            jaxmnist.get_config(), {**keys, "seed": place.name}
+        )
+        results.append(jaxmnist.train(config, place, quiet=True).test.accuracy)
+    alone, accuracies = program("best").together(places)
+    assert alone == pytest.approx(results)
+    assert accuracies == {
+        "vote": jaxmnist.evaluate(places, vote="majority").accuracy,
+        "mean_of_probabilities": jaxmnist.evaluate(places, vote="mean").accuracy,
     }
 
 
