@@ -1,20 +1,76 @@
 """Worker: the real loop of `jaxmnist.train`, pipeline and logs included.
 
-Requests: {"steps": n} runs a training of n steps; {"losses": n} gives the loss of each of n steps.
+Requests: {"losses": n} gives the loss of each of n steps; {"steps": n} times n steps. All timed
+steps belong to one training that is held up between the requests, as other rivals' loops are: what
+starts a training (pipeline, first steps) is outside the clock.
 """
 
+import queue
 import sys
+import tempfile
+import threading
+import time
 
+import jax
+from jaxmnist.callbacks import Callback
 from measure.steps import JUST_TRAIN, configured, run_loop, training_data
 from measure.workers import serve
 
 from rivals.task import LEARNING_RATE, SEED
 
+_ENDLESS = 10**8
+
+
+class Gate(Callback):
+    """Holds a training up until it is asked for steps."""
+
+    def __init__(self):
+        """Closed."""
+        self._asked, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
+        self._end, self._since = 0, (0.0, 0.0)
+
+    def train(self, *args, **kwargs):
+        """Trains with this gate, in a thread of its own."""
+        import jaxmnist
+
+        try:
+            jaxmnist.train(*args, callbacks=[self], quiet=True, **kwargs)
+        except Exception as error:
+            self._answers.put(error)
+
+    def ask(self, steps):
+        """Wall and CPU seconds of so many further steps.
+
+        Raises:
+          Exception: what the training raised.
+        """
+        self._asked.put(steps)
+        answer = self._answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(zip(("seconds", "cpu_seconds"), answer, strict=True))
+
+    def on_start(self, workdir, step, total_steps):
+        """Waits for the first request."""
+        self._wait()
+
+    def on_step(self, step, state):
+        """Answers when the last step asked for is done, and waits for the next request."""
+        if step == self._end:
+            jax.block_until_ready(state)
+            wall, cpu = self._since
+            self._answers.put((time.perf_counter() - wall, time.process_time() - cpu))
+            self._wait()
+
+    def _wait(self):
+        self._end += self._asked.get()
+        self._since = time.perf_counter(), time.process_time()
+
 
 def main():
     """Serves the loop at one batch size."""
     batch, conv = int(sys.argv[2]), sys.argv[3]
-    dataset = training_data()
+    dataset, gate = training_data(), Gate()
     keys = JUST_TRAIN | {
         "seed": SEED,
         "batch_size": batch,
@@ -22,22 +78,21 @@ def main():
         "optimizer.learning_rate": LEARNING_RATE,
         "schedule.name": "constant",
     }
+    facts = {}
 
     def answer(request):
-        if "losses" in request:
-            more = {"train.steps": request["losses"], "log.every": 1}
-            run = run_loop(configured(keys | more), dataset=dataset)
-            lines = [r for r in run.result.history if r["split"] == "train"]
-            return {"losses": [line["loss"] for line in lines]}
-        run = run_loop(configured(keys | {"train.steps": request["steps"]}), dataset=dataset)
-        sample = run.sample
-        return {
-            "seconds": sample.seconds,
-            "cpu_seconds": sample.cpu_seconds,
-            "compile_seconds": run.result.train.compile_seconds,
-        }
+        if "steps" in request:
+            return gate.ask(request["steps"]) | facts
+        more = {"train.steps": request["losses"], "log.every": 1}
+        result = run_loop(configured(keys | more), dataset=dataset).result
+        facts["compile_seconds"] = result.train.compile_seconds
+        return {"losses": [r["loss"] for r in result.history if r["split"] == "train"]}
 
-    serve(answer)
+    with tempfile.TemporaryDirectory() as folder:
+        config = configured(keys | {"train.steps": _ENDLESS})
+        arguments = {"args": (config, f"{folder}/run"), "kwargs": {"dataset": dataset}}
+        threading.Thread(target=gate.train, daemon=True, **arguments).start()
+        serve(answer)
 
 
 if __name__ == "__main__":
