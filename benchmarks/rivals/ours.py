@@ -12,10 +12,10 @@ import threading
 import time
 
 import jax
-from jaxmnist.callbacks import Callback
 from measure.steps import JUST_TRAIN, configured, run_loop, training_data
 from measure.workers import serve
 
+from jaxmnist.callbacks import Callback
 from rivals.task import LEARNING_RATE, SEED
 
 _ENDLESS = 10**8
