@@ -120,3 +120,18 @@ def configuration(values: Any) -> ConfigDict:
     given = [name for name in values if name.startswith("config.") and values[name].present]
     texts = {name.removeprefix("config."): str(values[name].value) for name in given}
     return apply_overrides(get_config(values.config), texts)
+
+
+def steps_to_trace(values: Any) -> tuple[int, int] | None:
+    """Returns the first and the last of the steps that parsed flags name, None without any.
+
+    Raises:
+      UsageError: the text is not such as "10:15".
+    """
+    if (text := values.profile_steps) is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        rule = "give the first and the last step, such as 10:15; steps are counted from 1"
+        raise UsageError(f"--profile_steps={text}: {rule}")
+    return int(found[1]), int(found[2])
