@@ -100,7 +100,7 @@ def run_script(script, *, code, restarts="0"):
 
 
 def test_one_process_a_node_takes_all_of_its_gpus(launch, stand_in):
-    passed_on = ["--config.seed=3", "--profile_steps=2:3", "--noreport"]
+    passed_on = ["--profile_steps=2:3", "--noreport", "--config.seed=3"]
     _, script, _ = launch("--nodes=2", "--gpus_per_node=4", *passed_on)
     assert run_script(script, code="0") == 0
     ((arguments, _),) = stand_in.records("srun")

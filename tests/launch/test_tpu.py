@@ -120,7 +120,7 @@ def test_a_job_from_create_to_delete(launch, stand_in):
         "delete",
     ]
     (trained,) = stand_in.records("trained")
-    assert trained == ["train", "--config.seed=3", "--noreport", f"--workdir={AWKWARD}"]
+    assert trained == ["train", "--noreport", "--config.seed=3", f"--workdir={AWKWARD}"]
     place = ["--zone=us-west4-a", "--project=mine"]
     create, ssh, scp, *_ = [call for call in stand_in.records("calls") if len(call) > 1]
     image = "--version=v2-alpha-tpuv5-lite"
