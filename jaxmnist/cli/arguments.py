@@ -7,7 +7,7 @@ from typing import Any, Final
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxmnist.config import apply_overrides, get_config
+from jaxmnist.config import apply_overrides, did_you_mean, get_config
 from jaxmnist.config.default import KEYS
 from jaxmnist.config.rules import FLAG
 from jaxmnist.errors import UsageError
@@ -107,7 +107,10 @@ def parse(command: str, arguments: list[str], *, names: list[str]) -> tuple[Any,
             raise ValueError(f"--{empty[0]}= needs a value")
     except (flags.Error, ValueError) as error:
         text = " ".join(str(error).split()).rstrip(".")
-        raise UsageError(f"{text}; see `jaxmnist {command} --help`") from error
+        # A key is easily taken for a flag of its own.
+        keys = [f"--config.{key}" for key in KEYS if "config" in names]
+        near = did_you_mean(getattr(error, "flagname", ""), keys)
+        raise UsageError(f"{text}{near}; see `jaxmnist {command} --help`") from error
     return values, left
 
 
