@@ -1,6 +1,6 @@
 """Makes docs/pictures: a report and a comparison of three runs, as headless Chromium shows them.
 
-python docs/make_screenshots.py                     # trains three short runs first
+python docs/make_screenshots.py                     # trains three runs first: about 5 minutes
 python docs/make_screenshots.py --runs ONE TWO THREE
 """
 
@@ -9,27 +9,25 @@ import contextlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
-import jaxmnist
-from jaxmnist.config import apply_overrides
-
 PICTURES = Path(__file__).resolve().with_name("pictures")
 # Width in pixels and colour scheme of the pictures that are made of each page.
-VIEWS = ((1280, "light"), (390, "light"), (1280, "dark"))
+VIEWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
 # What each of the three runs changes of the default.
 RUNS = {
-    "baseline": {},
-    "shifted-images": {"augment.shift": "2"},
-    "sgd-cosine": {
-        "optimizer.name": "sgd",
-        "optimizer.learning_rate": "0.05",
-        "optimizer.kwargs.momentum": "0.9",
-        "schedule.name": "cosine",
-    },
+    "baseline": [],
+    "shifted-images": ["augment.shift=2"],
+    "sgd-cosine": [
+        "optimizer.name=sgd",
+        "optimizer.learning_rate=0.05",
+        "optimizer.kwargs.momentum=0.9",
+        "schedule.name=cosine",
+    ],
 }
 _MEASURE = """<!DOCTYPE html><iframe src="{page}" style="width: {width}px; border: 0"
 onload="const root = this.contentDocument.documentElement;
@@ -77,29 +75,32 @@ def take(page: Path, picture: Path, *, width: int, scheme: str) -> None:
     small.save(picture, optimize=True)
 
 
-def train(directory: Path) -> list[Path]:
-    """Trains the three runs, two epochs each."""
-    common = {"train.epochs": "2", "eval.every": "0.5 epochs"}
+def train() -> list[Path]:
+    """Trains the three runs under runs/ of the current directory, as their commands say."""
     for name, changes in RUNS.items():
-        config = apply_overrides(jaxmnist.get_config(), common | changes)
-        jaxmnist.train(config, directory / name)
-    return [directory / name for name in RUNS]
+        flags = [f"--config.{change}" for change in ("eval.every=0.5 epochs", *changes)]
+        command = [sys.executable, "-m", "jaxmnist", "train", *flags, f"--workdir=runs/{name}"]
+        subprocess.run(command, check=True)
+    return [Path("runs") / name for name in RUNS]
 
 
 def main() -> None:
     """Makes all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", nargs="+", type=Path, help="work directories to show instead")
-    arguments = parser.parse_args()
+    runs = parser.parse_args().runs
     from jaxmnist.report import report
 
     PICTURES.mkdir(exist_ok=True)
-    given = [run.resolve() for run in arguments.runs or ()]
-    # From within, so that the pages show the runs' paths as a user's would be.
-    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        first, *others = given or train(Path("runs"))
-        for name, compare in (("report", []), ("comparison", others)):
-            page = report(first, compare=compare, out=f"{name}.html")
+    with tempfile.TemporaryDirectory() as scratch:
+        # From within, so that the pages show the runs' paths as a user's would be.
+        with contextlib.chdir("." if runs else scratch):
+            first, *others = runs or train()
+            pages = {
+                name: report(first, compare=compare, out=Path(scratch) / f"{name}.html")
+                for name, compare in (("report", []), ("comparison", others))
+            }
+        for name, page in pages.items():
             for width, scheme in VIEWS:
                 picture = PICTURES / f"{name}-{width}-{scheme}.png"
                 take(page, picture, width=width, scheme=scheme)

@@ -51,7 +51,7 @@ class CheckpointInfo:
 
 def steps_in(directory: Path) -> list[int]:
     """Steps of the committed checkpoints, ascending; their content is not looked at."""
-    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit() and p.is_dir())
+    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdecimal() and p.is_dir())
 
 
 def read_info(directory: Path, step: int) -> CheckpointInfo:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxmnist.config import apply_overrides, get_config
+from jaxmnist.config import apply_overrides, did_you_mean, get_config
 from jaxmnist.config.default import KEYS
 from jaxmnist.config.rules import FLAG
 from jaxmnist.errors import UsageError
@@ -107,7 +107,10 @@ def parse(command: str, arguments: list[str], *, names: list[str]) -> tuple[Any,
             raise ValueError(f"--{empty[0]}= needs a value")
     except (flags.Error, ValueError) as error:
         text = " ".join(str(error).split()).rstrip(".")
-        raise UsageError(f"{text}; see `jaxmnist {command} --help`") from error
+        # A key is easily taken for a flag of its own.
+        keys = [f"--config.{key}" for key in KEYS if "config" in names]
+        near = did_you_mean(getattr(error, "flagname", ""), keys)
+        raise UsageError(f"{text}{near}; see `jaxmnist {command} --help`") from error
     return values, left
 
 
@@ -120,3 +123,18 @@ def configuration(values: Any) -> ConfigDict:
     given = [name for name in values if name.startswith("config.") and values[name].present]
     texts = {name.removeprefix("config."): str(values[name].value) for name in given}
     return apply_overrides(get_config(values.config), texts)
+
+
+def steps_to_trace(values: Any) -> tuple[int, int] | None:
+    """Returns the first and the last of the steps that parsed flags name, None without any.
+
+    Raises:
+      UsageError: the text is not such as "10:15".
+    """
+    if (text := values.profile_steps) is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        rule = "give the first and the last step, such as 10:15; steps are counted from 1"
+        raise UsageError(f"--profile_steps={text}: {rule}")
+    return int(found[1]), int(found[2])

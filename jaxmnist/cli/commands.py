@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxmnist
-from jaxmnist.cli.arguments import configuration
+from jaxmnist.cli.arguments import configuration, steps_to_trace
 from jaxmnist.cli.distributed import is_first, join
 from jaxmnist.config import to_dict, to_text
 from jaxmnist.errors import UsageError
@@ -20,7 +19,7 @@ def train(flags: Any) -> None:
     """Trains a model, or goes on with the run in a work directory."""
     given = [name for name in flags if flags[name].present and name != "workdir"]
     config, command = configuration(flags), [flags[name].serialize() for name in given]
-    profiled = _profiled(flags.profile_steps) if flags.profile_steps else None
+    profiled = steps_to_trace(flags)
     # A launcher says how the job is started again, which is more than how one process is.
     launched = shlex.split(os.environ.get("JAXMNIST_COMMAND", ""))
     join(flags, quiet=flags.quiet, saves=True)
@@ -36,15 +35,6 @@ def train(flags: Any) -> None:
     result = jaxmnist.train(config, flags.workdir, **options)
     if flags.report and (page := _report(result.workdir)) and not flags.quiet:
         print(f"report: {page}")
-
-
-def _profiled(text: str) -> tuple[int, int]:
-    """The first and the last step of a text such as "10:15"."""
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        rule = "give the first and the last step, such as 10:15; steps are counted from 1"
-        raise UsageError(f"--profile_steps={text}: {rule}")
-    return int(found[1]), int(found[2])
 
 
 def _report(workdir: Path) -> Path | None:

@@ -2,11 +2,13 @@
 
 from typing import Any, Final
 
-from jaxmnist.cli.arguments import configuration
+from jaxmnist.cli.arguments import configuration, steps_to_trace
 from jaxmnist.errors import UsageError
 
 #: The flags of `jaxmnist train` that every launcher passes on.
-ANYWHERE: Final = ["config", "workdir", "allow_config_change", "quiet"]
+ANYWHERE: Final = [
+    *("config", "workdir", "allow_config_change", "profile_steps", "report", "quiet"),
+]
 #: The flags of `jaxmnist launch slurm` and `tpu` beside them.
 SLURM: Final = ["name", "nodes", "gpus_per_node", "cpus_per_task", "time", "partition", "account"]
 TPU: Final = [
@@ -29,7 +31,7 @@ def local(flags: Any) -> None:
     from jaxmnist.launch.local import CPU_DEVICES, run_job, share_devices
     from jaxmnist.workdir import fresh_path, local_path
 
-    config, count, given = configuration(flags), flags.processes, _given(flags)
+    config, count, given = _checked(flags), flags.processes, _given(flags)
     workdir = str(local_path(flags.workdir or fresh_path(config.dataset.name)))
     asked = config.parallel.cpu_devices
     shares = share_devices(asked, batch_size=config.batch_size, processes=count)
@@ -45,7 +47,7 @@ def slurm(flags: Any) -> None:
     """Prints, or submits with --run, the batch script that trains under Slurm."""
     from jaxmnist.launch.slurm import Slurm, script, submit
 
-    configuration(flags)
+    _checked(flags)
     job = Slurm(
         name=flags.name or "jaxmnist",
         nodes=flags.nodes,
@@ -67,7 +69,7 @@ def tpu(flags: Any, *steps: str) -> None:
     """Prints, or runs with --run, the script that trains on TPU VMs, from create to delete."""
     from jaxmnist.launch.tpu import Pod, run, script
 
-    configuration(flags)
+    _checked(flags)
     pod = Pod(
         name=flags.name,
         zone=flags.zone,
@@ -88,6 +90,12 @@ def tpu(flags: Any, *steps: str) -> None:
         run(text, steps)
     else:
         print(text, end="")
+
+
+def _checked(flags: Any) -> Any:
+    """The configuration; what is passed on has no faults that each process would find again."""
+    steps_to_trace(flags)
+    return configuration(flags)
 
 
 def _given(flags: Any) -> list[str]:

@@ -18,6 +18,14 @@ from jaxmnist.workdir import Workdir
 
 #: By split, whether its lines are evaluations at certain epochs, or the training all along.
 SPLITS: Final = {"train": False, "test": True, "validation": True}
+# What is shown of a checkpoint's manifest; its digest says nothing of what was written.
+_MANIFEST: Final = {
+    "step": int,
+    "time": str,
+    "params_sha256": str,
+    "size_bytes": int,
+    "notes": dict,
+}
 # Larger numbers are taken for nonsense: axes and sums could not hold them.
 _LARGEST = 1e30
 
@@ -100,6 +108,9 @@ def _read_run(path: Path, name: str) -> Run:
     records = _read_records(place.metrics, missing)
     try:
         checkpoint, faults = newest_good(place.checkpoints)
+        found = vars(checkpoint) if checkpoint else {}
+        if odd := [n for n in found if type(found[n]) is not _MANIFEST.get(n, type(found[n]))]:
+            raise ValueError(f"the newest has no sensible {', '.join(odd)}")
     except (OSError, ValueError) as error:
         checkpoint, faults = None, [f"checkpoints cannot be read: {error}"]
     missing += faults if checkpoint else [*faults, "there is no checkpoint that can be used"]
@@ -124,10 +135,12 @@ def _read_object(path: Path, missing: list[str]) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(content)
+        if not isinstance(values, dict):
+            raise ValueError(f"it is {brief(values)}")
         flat = flatten(values)
         repr(flat)  # what is nested deeper than this can do, nothing else could show
         return flat if path.name == "config.json" else values
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         missing.append(f"{path.name} holds no JSON object that can be read: {error}")
         return {}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from jaxmnist.datasets import KNOWN
@@ -108,10 +109,10 @@ def _filters(params: Any, image_shape: tuple[int, ...]) -> Array:
     return np.rint(127.5 + 127.5 * kernel / scale).astype(np.uint8)
 
 
-def _png(image: Array) -> str:
+def _png(image: Array) -> Markup:
     """An image uint8 [h, w, c] as data URI; of other channels than 1 and 3 their mean."""
     picture = Image.fromarray(image if image.shape[-1] == 3 else image.mean(-1).astype(np.uint8))
     picture.thumbnail((128, 128))
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Markup("data:image/png;base64,") + base64.b64encode(file.getvalue()).decode()

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from jaxmnist.errors import WorkdirError
 from jaxmnist.report import charts, tables
@@ -28,6 +29,8 @@ _CURVES = (
 _TILES = ("test accuracy", "training", "images per second", "parameters")
 # A confusion matrix of more classes than this would not be read.
 _MOST_CLASSES = 20
+# Nothing that a work directory says is shown at greater length.
+_MOST_LETTERS = 4000
 
 
 def report(
@@ -53,12 +56,13 @@ def report(
     runs = read_runs([workdir, *compare])
     path = Path(out) if out is not None else Path(workdir) / "report.html"
     loader, strict = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=strict, finalize=_legible
+    )
     content = _content(runs)
     text = environment.get_template("report.html.j2").render(content).lstrip()
     try:
-        # A file name or a JSON string may hold half a character, which UTF-8 cannot.
-        write_atomically(path, text.encode("utf-8", "replace").decode("utf-8"))
+        write_atomically(path, text)
     except OSError as error:
         fault = f"the report cannot be written to {path}: {error.strerror or error}"
         raise WorkdirError(f"{fault}; choose another --out") from error
@@ -68,6 +72,15 @@ def report(
             captions = [f"{y} as {p}, {100 * share:.0f}%" for _, y, p, share in found.mistakes]
             write_mistakes(runs[0].path, found.step, found.images, captions)
     return path
+
+
+def _legible(value: Any) -> Any:
+    """A text of bounded length; what cannot be seen in it, or turns what follows, is escaped."""
+    if isinstance(value, Markup):
+        return value
+    text = str(value)
+    text = text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} …"
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _content(runs: Sequence[Run]) -> dict[str, Any]:

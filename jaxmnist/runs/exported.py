@@ -21,6 +21,7 @@ from jaxmnist.errors import ModelError, UsageError
 from jaxmnist.runs.pictures import Pictures, Prediction, predict_examples, to_examples
 
 FORMAT = 1
+_REPAIR = "export it anew with `jaxmnist export`"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Exported:
           ModelError: the program was not exported for the devices that are here.
         """
         _, *shape = self.manifest["input"]["shape"]
+        images = images if hasattr(images, "dtype") else np.asarray(images)
         if images.dtype != np.uint8 or list(images.shape[1:]) != shape or not len(images):
             takes = f"uint8 of shape [b, {', '.join(map(str, shape))}]"
             found = f"{images.dtype} of shape {images.shape}"
@@ -83,6 +85,21 @@ def load_exported(path: str | Path) -> Exported:
     Raises:
       ModelError: the file cannot be read, is damaged or of another format.
     """
+    serialized, manifest = _opened(path)
+    try:
+        program = jax_export.deserialize(bytearray(serialized))
+    except Exception as error:  # its reader raises anything on what it does not know
+        fault = f"cannot be read by JAX {jax.__version__}: {error}"
+        raise ModelError(f"{path} {fault}; use a newer JAX, or export it anew") from error
+    # The seal says that nothing was changed, not that what was sealed belongs together.
+    if not _describes(manifest, program):
+        takes = f"it takes {program.in_avals} and gives {program.out_avals}"
+        raise ModelError(f"{path} has a manifest that is not its program's, {takes}: {_REPAIR}")
+    return Exported(program, manifest)
+
+
+def _opened(path: str | Path) -> tuple[bytes, Any]:
+    """The serialised program and the manifest of a file that is whole and of this format."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -91,18 +108,30 @@ def load_exported(path: str | Path) -> Exported:
     body, _, digest = content.removesuffix(b"\n").rpartition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         rule = "it does not end in the SHA-256 of its content"
-        repair = "export it anew with `jaxmnist export`"
-        raise ModelError(f"{path} is damaged or no exported model: {rule}; {repair}")
-    program, _, text = body.rpartition(b"\n")
-    manifest = json.loads(text)
-    if manifest["format"] != FORMAT:
-        rule = f"this version reads format {FORMAT}"
-        raise ModelError(f"{path} is of format {manifest['format']}, {rule}: export it anew")
+        raise ModelError(f"{path} is damaged or no exported model: {rule}; {_REPAIR}")
+    serialized, _, text = body.rpartition(b"\n")
     try:
-        return Exported(jax_export.deserialize(bytearray(program)), manifest)
-    except Exception as error:  # its reader raises anything on what it does not know
-        fault = f"cannot be read by JAX {jax.__version__}: {error}"
-        raise ModelError(f"{path} {fault}; use a newer JAX, or export it anew") from error
+        manifest = json.loads(text)
+        version = manifest["format"]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ModelError(f"{path} is no exported model: it has no manifest; {_REPAIR}") from error
+    if version != FORMAT:
+        rule = f"this version reads format {FORMAT}"
+        raise ModelError(f"{path} is of format {version}, {rule}: export it anew")
+    return serialized, manifest
+
+
+def _describes(manifest: Any, program: jax_export.Exported) -> bool:
+    """Whether a manifest says what a program takes and gives, and that it does so for any batch."""
+    try:
+        for said, (array,) in (("input", program.in_avals), ("output", program.out_avals)):
+            b, *shape = array.shape
+            found = {"shape": [str(b), *shape], "dtype": str(array.dtype)}
+            if manifest[said] | found != manifest[said]:
+                return False
+        return [manifest["classes"]] == shape and isinstance(manifest["on_black"], bool)
+    except (ValueError, TypeError, LookupError):
+        return False
 
 
 def sealed(program: bytes, manifest: Mapping[str, Any]) -> bytes:

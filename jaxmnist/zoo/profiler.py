@@ -13,7 +13,8 @@ class Profile(Callback):
     """Traces the steps `first` to `last` into <workdir>/profile.
 
     XProf, TensorBoard with its profile plugin and Perfetto open what lies there. A run that is
-    resumed after these steps traces nothing.
+    resumed after these steps traces nothing. Of several processes that form a job the first one
+    writes there, the others into profile-1 and so on: files are named by host and second.
     """
 
     def __init__(self, first: int, last: int):
@@ -30,7 +31,8 @@ class Profile(Callback):
         if self._last > total_steps:
             rule = f"the run has {total_steps} steps: choose some of 1 to {total_steps}"
             raise UsageError(f"the steps {self._first}:{self._last} cannot be traced; {rule}")
-        self._directory = workdir / "profile"
+        process = jax.process_index()
+        self._directory = workdir / (f"profile-{process}" if process else "profile")
         if self._first - 1 <= step < self._last:
             self._start()
 

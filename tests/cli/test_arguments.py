@@ -46,6 +46,16 @@ def test_what_cannot_be_understood_is_refused_on_one_line(arguments, sentence):
     assert "\n" not in str(raised.value)
 
 
+def test_a_key_that_is_taken_for_a_flag_is_named_where_there_are_keys():
+    meant = r"^Unknown command line flag 'epochs'; did you mean '--config.train.epochs'\?; see `jax"
+    with pytest.raises(UsageError, match=meant):
+        parse("train", ["--epochs=3"], names=["config"])
+    with pytest.raises(
+        UsageError, match=r"^Unknown command line flag 'epochs'; see `jaxmnist eval"
+    ):
+        parsed("--epochs=3")
+
+
 @pytest.mark.parametrize("spelling", ["-h", "--help", "-help", "--helpfull"])
 def test_help_names_each_flag_even_beside_a_wrong_one(capsys, spelling):
     assert main(["predict", "--nope", spelling]) == 0

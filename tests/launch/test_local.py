@@ -105,6 +105,7 @@ def test_a_reserved_port_is_not_given_to_others_and_process_0_can_have_it():
         (["--processes=3", "--config.batch_size=256"], "batch_size=256 cannot be shared"),
         (["--workdir=s3://bucket/run"], "--workdir=s3://bucket/run is not a path: give a dir"),
         (["--config.batch=3"], "there is no key 'batch'"),
+        (["--profile_steps=6:5"], "--profile_steps=6:5: give the first and the last step, such as"),
         (["--process_id=1"], "Unknown command line flag 'process_id'"),
     ],
 )
@@ -119,11 +120,17 @@ def test_bad_input_gets_a_sentence_and_starts_nothing(capfd, tmp_path, flags, fa
 def test_two_processes_learn_what_one_does(tmp_path):
     data = {"dataset.dir": write_data(tmp_path / "data"), **SGD}
     one = ["train", *config(**data), f"--workdir={tmp_path / 'one'}"]
-    with started(tmp_path, launch(tmp_path / "two", **data), one) as (job, alone):
+    two = [*launch(tmp_path / "two", **data), "--noreport", "--profile_steps=2:3"]
+    with started(tmp_path, two, one) as (job, alone):
         expected, found = alone.result(tmp_path / "one"), job.result(tmp_path / "two")
     assert found["test"]["accuracy"] == expected["test"]["accuracy"]
     assert worst_leaf(params_of(tmp_path / "two"), params_of(tmp_path / "one")) < 1e-6
     assert found["devices"]["processes"] == 2
+    # What is no key of the configuration reaches both, too.
+    traced = [list((tmp_path / "two" / n).rglob("*.xplane.pb")) for n in ("profile", "profile-1")]
+    assert [len(files) for files in traced] == [1, 1]
+    written = [(tmp_path / name / "report.html").exists() for name in ("one", "two")]
+    assert written == [True, False]
     # Each line says whose it is; the metrics come once.
     lines = job.text.splitlines()
     assert lines[0].startswith("2 processes, each with")

@@ -60,6 +60,7 @@ def test_it_asks_for_what_the_flags_say(launch):
         (["--partition=a b"], "--partition=a b is no name"),
         (["--nodes=0"], "nodes"),
         (["--config.seed=x"], "seed"),
+        (["--profile_steps=0:5"], "--profile_steps=0:5: give the first and the last step"),
         (["now"], "takes no argument 'now'"),
     ],
 )
@@ -99,10 +100,11 @@ def run_script(script, *, code, restarts="0"):
 
 
 def test_one_process_a_node_takes_all_of_its_gpus(launch, stand_in):
-    _, script, _ = launch("--nodes=2", "--gpus_per_node=4", "--config.seed=3")
+    passed_on = ["--profile_steps=2:3", "--noreport", "--config.seed=3"]
+    _, script, _ = launch("--nodes=2", "--gpus_per_node=4", *passed_on)
     assert run_script(script, code="0") == 0
     ((arguments, _),) = stand_in.records("srun")
-    python = [sys.executable, "-m", "jaxmnist", "train", "--config.seed=3"]
+    python = [sys.executable, "-m", "jaxmnist", "train", *passed_on]
     devices = ["--distributed=on", "--local_device_ids=0,1,2,3"]
     place = f"--workdir={AWKWARD}"
     assert arguments == ["--kill-on-bad-exit=1", "--label", *python, place, *devices]

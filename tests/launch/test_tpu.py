@@ -106,7 +106,7 @@ def test_without_gcloud_it_says_so(launch, monkeypatch):
 
 
 def test_a_job_from_create_to_delete(launch, stand_in):
-    code, _, err = launch("--run", "--config.seed=3", "--spot", "--project=mine")
+    code, _, err = launch("--run", "--config.seed=3", "--noreport", "--spot", "--project=mine")
     assert code == 0, err
     assert "a line of the log" in err
     assert stand_in.verbs == [
@@ -120,7 +120,7 @@ def test_a_job_from_create_to_delete(launch, stand_in):
         "delete",
     ]
     (trained,) = stand_in.records("trained")
-    assert trained == ["train", "--config.seed=3", f"--workdir={AWKWARD}"]
+    assert trained == ["train", "--noreport", "--config.seed=3", f"--workdir={AWKWARD}"]
     place = ["--zone=us-west4-a", "--project=mine"]
     create, ssh, scp, *_ = [call for call in stand_in.records("calls") if len(call) > 1]
     image = "--version=v2-alpha-tpuv5-lite"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxmnist
-from jaxmnist.checkpoint import steps_in
+from jaxmnist.checkpoint import _sha256, steps_in
 from jaxmnist.cli.report import report as command
 from jaxmnist.errors import WorkdirError
 from jaxmnist.report import report
@@ -293,6 +293,41 @@ class TestWhatIsMissing:
         assert "3 of" in page.text
         assert "<h3>Loss</h3><svg" in page.source
 
+    @pytest.mark.parametrize("name", ["step", "time", "params_sha256", "size_bytes", "notes"])
+    def test_a_checkpoint_that_is_sound_but_says_nonsense_is_not_used(self, whole, name):
+        file = max(
+            (whole / "checkpoints").glob("*/manifest.json"), key=lambda p: int(p.parent.name)
+        )
+        manifest = json.loads(file.read_text())
+        manifest["info"][name] = [EVIL]
+        del manifest["sha256"]
+        file.write_text(json.dumps(manifest | {"sha256": _sha256(manifest)}))
+        text = self.page(whole).text
+        assert f"checkpoints cannot be read: the newest has no sensible {name}." in text
+        assert "Confusion matrix" in text
+
+    def test_a_directory_that_is_no_checkpoint_is_passed_over(self, whole):
+        (whole / "checkpoints" / "²").mkdir()
+        assert "The most confident mistakes" in Page(report(whole)).text
+
+    def test_data_that_are_a_pipe_are_not_waited_for(self, whole, data, tmp_path):
+        other = Path(shutil.copytree(data, tmp_path / "other"))
+        (other / "train-images-idx3-ubyte").unlink()
+        os.mkfifo(other / "train-images-idx3-ubyte")
+        edit(whole / "config.json", dataset__dir=str(other))
+        assert "train-images-idx3-ubyte: cannot be read: it is a pipe" in self.page(whole).text
+
+    def test_of_three_runs_one_is_broken_and_the_others_are_shown(self, whole, finished, tmp_path):
+        broken = tmp_path / "broken"
+        broken.mkdir()
+        (broken / "metrics.jsonl").write_bytes(os.urandom(999))
+        (broken / "result.json").write_text("[]")
+        page = Page(report(whole, compare=[broken, finished], out=tmp_path / "page.html"))
+        assert "broken: config.json cannot be read: No such file or directory." in page.text
+        assert "broken: result.json holds no JSON object that can be read: it is []." in page.text
+        assert re.search(r"test accuracy (\d+\.\d\d%) – \1", page.text)
+        assert page.tags.count("svg") == 7
+
     def test_no_code_that_a_configuration_names_is_imported(self, whole, tmp_path, monkeypatch):
         (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
         monkeypatch.syspath_prepend(tmp_path)
@@ -358,6 +393,23 @@ class TestHostileContent:
         assert all(value.startswith("data:") for _, name, value in page.attributes if name == "src")
         assert "<b onclick=alert(3)>$x_1$&" in page.text
         assert html.escape(EVIL)[:40].replace("&quot;", "&#34;") in page.source
+
+    def test_what_cannot_be_seen_or_turns_the_text_around_is_shown_as_an_escape(self, bare):
+        hidden = "".join(map(chr, [*range(9), 0x1B, 0x7F, 0x9B, 0x200E, 0x202E, 0x2066, 0x2028]))
+        renamed = bare.rename(bare.with_name(f"a\u202egpj.exe{hidden[1:]}"))
+        edit(renamed / "config.json", dataset__dir=hidden)
+        edit(renamed / "result.json", command=hidden, versions={hidden: hidden})
+        page = Page(report(renamed))
+        assert not {*hidden} & {*page.source}
+        assert "a\\u202egpj.exe" in page.text and "command \\x00\\x01" in page.text
+
+    @pytest.mark.parametrize("text", ["x:" * 10**6, "🙂" * 10**6])
+    def test_nothing_is_shown_at_a_length_without_bound(self, bare, text):
+        for key in ("model", "dataset", "loss"):
+            edit(bare / "config.json", **{f"{key}__name": text})
+        edit(bare / "config.json", **{text: 1})
+        edit(bare / "result.json", versions={text: text}, devices={text: 1})
+        assert len(Page(report(bare)).source) < 300_000
 
     @pytest.mark.parametrize("matrix", [[], [[1, 2]], [[-1]], [[1e9]], [[EVIL]], EVIL, [[0]], {}])
     def test_a_confusion_matrix_that_is_none_is_not_drawn(self, bare, matrix):

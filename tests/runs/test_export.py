@@ -1,5 +1,6 @@
 """An exported model gives the bits of the model that was trained, in a process without Flax."""
 
+import hashlib
 import json
 import re
 import struct
@@ -16,6 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import jaxmnist
+from jaxmnist.cli.main import main
 from jaxmnist.errors import ModelError, UsageError
 from jaxmnist.models import CNN
 from jaxmnist.models.build import model_functions
@@ -217,6 +219,54 @@ class TestDamage:
         with pytest.raises(ModelError, match=r"cannot be read by JAX [\d.]+: .*use a newer JAX"):
             load_exported(tmp_path / "jax")
 
+    @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"7", b"{}", b"[" * 99_999])
+    def test_a_sealed_file_without_a_manifest_is_refused(self, tmp_path, text):
+        body = b"program\n" + text
+        digest = hashlib.sha256(body).hexdigest().encode()
+        (tmp_path / "bad").write_bytes(body + b"\n" + digest + b"\n")
+        with pytest.raises(ModelError, match=r"bad is no exported model: it has no manifest; .*ex"):
+            load_exported(tmp_path / "bad")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"input": {"shape": ["b", 28, 28, 1], "dtype": "uint8"}},
+            {"input": {"shape": ["b", 8, 8, 1], "dtype": "float32"}},
+            {"input": [8, 8, 1]},
+            {"output": {"shape": ["b", 9], "dtype": "float32", "meaning": "logits"}},
+            {"output": {}},
+            {"classes": 9},
+            {"on_black": None},
+        ],
+    )
+    def test_a_manifest_of_another_program_is_refused(self, exported, tmp_path, change):
+        program, _, _ = exported.read_bytes().rpartition(b"\n{")
+        manifest = dict(load_exported(exported).manifest)
+        (tmp_path / "bad").write_bytes(sealed(program, manifest | change))
+        with pytest.raises(ModelError, match=r"bad has a manifest that is not its program's, it"):
+            load_exported(tmp_path / "bad")
+
+    @pytest.mark.parametrize("function", [lambda x: x, lambda x: (x, x), lambda x: x[0]])
+    def test_a_program_that_is_none_of_ours_is_refused(self, exported, tmp_path, function):
+        program = jax.export.export(jax.jit(function), platforms=("cpu",))(images(1))
+        manifest = dict(load_exported(exported).manifest)
+        (tmp_path / "bad").write_bytes(sealed(bytes(program.serialize()), manifest))
+        with pytest.raises(ModelError, match=r"bad has a manifest that is not its program's"):
+            load_exported(tmp_path / "bad")
+
+    @pytest.mark.parametrize("damage", ["missing", "directory", "empty", "cut", "picture"])
+    def test_the_command_says_it_in_one_sentence(self, exported, tmp_path, capfd, damage):
+        path, picture, content = tmp_path / "model", tmp_path / "1.png", exported.read_bytes()
+        Image.fromarray(small_data().test.images[0, ..., 0]).save(picture)
+        contents = {"empty": b"", "cut": content[:-40], "picture": picture.read_bytes()}
+        if damage == "directory":
+            path.mkdir()
+        elif damage != "missing":
+            path.write_bytes(contents[damage])
+        assert main(["predict", f"--model={path}", str(picture)]) == 1
+        out, said = capfd.readouterr()
+        assert out == "" and said.startswith(f"jaxmnist: {path} ") and said.count("\n") == 1
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -226,6 +276,8 @@ class TestRefusals:
             (images(2)[..., 0], r"uint8 of shape \(2, 8, 8\)"),
             (images(2)[:0], r"uint8 of shape \(0, 8, 8, 1\)"),
             (images(2, shape=(9, 8, 1)), r"uint8 of shape \(2, 9, 8, 1\)"),
+            ([[1, 2]], r"int64 of shape \(1, 2\)"),
+            (np.uint8(3), r"uint8 of shape \(\)"),
         ],
     )
     def test_images_of_another_kind_are_named(self, exported, bad, found):

@@ -4,6 +4,7 @@ An IDX file is two zero bytes, a type code, the number of dimensions, the sizes 
 32-bit integers and then the data: http://yann.lecun.com/exdb/mnist/ (archived).
 """
 
+import errno
 import gzip
 import hashlib
 import io
@@ -40,6 +41,8 @@ def read_idx(path: Path, *, max_bytes: float = math.inf, sha256: str = "") -> Ha
         that is really there, never with what the header asks for.
     """
     try:
+        if path.is_fifo():
+            raise OSError(errno.EINVAL, "it is a pipe")  # which might be waited for for ever
         with path.open("rb") as raw:
             zipped = raw.peek(2).startswith(b"\x1f\x8b")
             array, digest = _parse(gzip.GzipFile(fileobj=raw) if zipped else raw, max_bytes)
