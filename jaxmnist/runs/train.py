@@ -88,6 +88,9 @@ def train(
         first = jax.process_index() == 0
         path, change = _path(workdir, setup), allow_config_change
         place = open_workdir(path, config, allow_config_change=change, write=False)
+        if (source := config.train.init_from) and not checkpoint.steps_in(place.checkpoints):
+            check_source = resolve("jaxmnist.zoo.own.parameters:check_source")
+            check_source(source, setup.state_shapes())
         guard.hold(path, setup.data.digest)
         terminal = stack.enter_context(resolve(TERMINAL)(quiet=quiet or not first))
         resume = place.resume_command(command)
