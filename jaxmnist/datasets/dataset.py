@@ -139,7 +139,7 @@ def from_arrays(
       DataError: an array breaks one of these rules; the text names it.
       ConfigError: `classes` is not a positive integer.
     """
-    arrays = {"train_images": train_images, "train_labels": train_labels}
+    arrays: dict[str, Any] = {"train_images": train_images, "train_labels": train_labels}
     arrays |= {"test_images": test_images, "test_labels": test_labels}
     arrays = {source: resolve(f"{_OWN}:as_array")(source, x) for source, x in arrays.items()}
     digests = {k: hashlib.sha256(x.tobytes()).hexdigest() for k, x in arrays.items()}
