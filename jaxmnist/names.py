@@ -24,7 +24,7 @@ def resolve(path: str, *, key: str = "") -> Any:
         return getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # the user's module may raise anything
         rule = "give 'package.module:name' of a module that is installed or lies on PYTHONPATH"
-        fault = f"{key}={path!r} cannot be imported: {type(error).__name__}: {error}"
+        fault = f"{key}={path!r} cannot be imported: {type(error).__name__}: {in_line(error)}"
         raise ConfigError([f"{fault}; {rule}"]) from error
 
 
@@ -50,8 +50,13 @@ def find(
         fault = f"{key}={name!r} is not one of {', '.join(sorted(known))}: {own}"
         raise ConfigError([f"{fault}{did_you_mean(name, known)}"])
     if not callable(found := resolve(path, key=key)):
-        raise ConfigError([f"{key}={name!r} is {found!r:.80}: it must be {kind}"])
+        raise ConfigError([f"{key}={name!r} is {in_line(repr(found)):.80}: it must be {kind}"])
     return found
+
+
+def in_line(text: object) -> str:
+    """A text, or that of an error, without its line breaks."""
+    return " ".join(str(text).split())
 
 
 def parameters(function: Any) -> list[str]:

@@ -9,7 +9,7 @@ import optax
 from jaxmnist.config import did_you_mean
 from jaxmnist.config.durations import Duration, to_steps
 from jaxmnist.errors import ConfigError
-from jaxmnist.names import find, parameters, resolve
+from jaxmnist.names import find, in_line, parameters, resolve
 
 Schedule = Callable[[Any], Any]
 Kwargs = Mapping[str, Any]
@@ -54,10 +54,10 @@ def make_schedule(
         rate = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), "int32"))
         if getattr(rate, "shape", None) != ():
             raise TypeError(f"the rate of a step is {rate!r:.80}, expected one number")
-    except Exception as error:  # the user's function may raise anything
+    except (Exception, SystemExit) as error:  # the user's function may raise anything
         rule = "it must give a function from finished steps to a learning rate"
         accepted = ", ".join([*parameters(make)[2:], "warmup"])
-        fault = f"schedule.kwargs={kwargs} for {name!r}: {error} (it takes {accepted})"
+        fault = f"schedule.kwargs={kwargs} for {name!r}: {in_line(error)} (it takes {accepted})"
         raise ConfigError([f"{fault}; {rule}"]) from error
     return schedule
 
@@ -94,14 +94,18 @@ def make_optimizer(
     try:
         tx = constructor(learning_rate=schedule, **arguments)
         if not isinstance(tx, optax.GradientTransformation):
-            raise TypeError(f"it gives {tx!r:.80}, expected an optax.GradientTransformation")
+            raise TypeError(
+                f"it gives {in_line(repr(tx)):.80}, expected an optax.GradientTransformation"
+            )
         # In the abstract, so that arguments it cannot use are found before data are read. One of
         # the user's own may need to see the model's parameters.
         kernel = jax.ShapeDtypeStruct((2, 3), "float32")
         if not own:
             jax.eval_shape(lambda params: tx.update(params, tx.init(params), params), kernel)
-    except Exception as error:
-        raise ConfigError([f"optimizer.kwargs={kwargs} for {name!r}: {error}"]) from error
+    except (Exception, SystemExit) as error:  # the user's constructor may raise anything
+        rule = f"it takes {', '.join(accepted)}, and its update must need gradients and params only"
+        fault = f"optimizer.kwargs={kwargs} for {name!r}: {in_line(error)}; {rule}"
+        raise ConfigError([fault]) from error
     chain = [optax.clip_by_global_norm(clip_norm), tx] if clip_norm is not None else [tx]
     if weight_decay:
         chain.append(resolve("jaxmnist.zoo.decay:decayed")(schedule, weight_decay, spare=spare))

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from jaxmnist.errors import ConfigError
-from jaxmnist.names import resolve
+from jaxmnist.names import find
 
 WRITERS: Mapping[str, str] = {"tensorboard": "jaxmnist.zoo.tensorboard:TensorBoardWriter"}
 
@@ -31,13 +30,10 @@ def writer_types(names: str | None) -> list[Any]:
     """What makes the writers that are named, with commas between them.
 
     Raises:
-      ConfigError: a name is unknown, or a dotted path cannot be imported.
+      ConfigError: a name is unknown, or a dotted path cannot be imported or called.
     """
-    paths = [WRITERS.get(n.strip(), n.strip()) for n in (names.split(",") if names else ())]
-    if any(":" not in path for path in paths):
-        own = "choose some, with commas between them, or your own as 'package.module:Class'"
-        raise ConfigError([f"log.writers={names!r} is not of {', '.join(WRITERS)}: {own}"])
-    return [resolve(path, key="log.writers") for path in paths]
+    split = [name.strip() for name in names.split(",")] if names else []
+    return [find(name, WRITERS, key="log.writers", kind="a class of writers") for name in split]
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

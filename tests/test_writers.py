@@ -107,7 +107,13 @@ class TestNames:
         assert writer_types(None) == []
 
     def test_a_name_that_is_unknown_or_cannot_be_imported_is_told(self):
-        with pytest.raises(ConfigError, match=r"'wandb' is not of tensorboard: .*module:Class'"):
+        with pytest.raises(
+            ConfigError, match=r"'wandb' is not one of tensorboard: .*module:Class'"
+        ):
             writer_types("wandb")
+        with pytest.raises(
+            ConfigError, match=r"log.writers='math:pi' is 3.14.*must be a class of w"
+        ):
+            writer_types("math:pi")
         with pytest.raises(ConfigError, match=r"log.writers='no.such:Writer' cannot be imported"):
             writer_types("tensorboard,no.such:Writer")

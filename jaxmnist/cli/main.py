@@ -105,11 +105,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"jaxmnist: {error}", file=sys.stderr)
         return error.exit_code
     except (JaxmnistError, OSError) as error:
-        fault, code = f"{error}{_repair(error)}", getattr(error, "exit_code", 1)
+        fault = _told_by_callback(error) or f"{error}{_repair(error)}"
+        code = getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         fault, code = "interrupted; nothing was under way that could be saved", 130
-    except (MemoryError, RuntimeError, ValueError) as error:
-        if not (fault := _told_by_xla(error)):
+    except Exception as error:
+        if not (fault := _told_by_xla(error) or _told_by_callback(error)):
             raise
         code = 1
     print(f"jaxmnist: {fault}", file=sys.stderr)
@@ -122,6 +123,13 @@ def _repair(error: BaseException | None) -> str:
     while error is not None and getattr(error, "errno", None) not in _REPAIRS:
         error = error.__cause__ or error.__context__
     return f"; {_REPAIRS[error.errno]}" if isinstance(error, OSError) and error.errno else ""
+
+
+def _told_by_callback(error: Exception) -> str:
+    """A sentence for an error in a callback of the user's own; "" for others."""
+    # Loaded by every run that has such callbacks.
+    module = sys.modules.get("jaxmnist.zoo.own.callbacks")
+    return str(module.told(error)) if module else ""
 
 
 def _told_by_xla(error: Exception) -> str:

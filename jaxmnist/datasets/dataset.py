@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxmnist.errors import ConfigError, DataError
+from jaxmnist.names import resolve
 
 _MAX_CLASSES = 2**31 - 1  # labels are int32
+# Makes arrays of what is given, or says in a sentence why it is no data set.
+_OWN = "jaxmnist.zoo.own.arrays"
 # The permutations of the epochs are keyed by (seed, epoch); no run reaches this epoch.
 _HOLD_OUT_EPOCH = 2**64 - 1
 
@@ -136,9 +139,10 @@ def from_arrays(
       DataError: an array breaks one of these rules; the text names it.
       ConfigError: `classes` is not a positive integer.
     """
-    arrays = {"train_images": train_images, "train_labels": train_labels}
+    arrays: dict[str, Any] = {"train_images": train_images, "train_labels": train_labels}
     arrays |= {"test_images": test_images, "test_labels": test_labels}
-    digests = {k: hashlib.sha256(np.asarray(x).tobytes()).hexdigest() for k, x in arrays.items()}
+    arrays = {source: resolve(f"{_OWN}:as_array")(source, x) for source, x in arrays.items()}
+    digests = {k: hashlib.sha256(x.tobytes()).hexdigest() for k, x in arrays.items()}
     return assemble(arrays, classes, name=name, sha256=digests)
 
 
@@ -163,19 +167,15 @@ def assemble(arrays: Mapping[str, ArrayLike], classes: int | None, **facts: Any)
         # Two poolings by 2 must leave a pixel.
         fits = images.ndim in (3, 4) and images.size and min(images.shape[1:3]) >= 4
         if images.dtype != np.uint8 or not fits:
-            rule = "expected uint8 [n, h, w] or [n, h, w, c] of at least 4×4 pixels; convert them"
-            raise DataError(f"{source}: images are {images.dtype} of shape {images.shape}, {rule}")
+            raise DataError(resolve(f"{_OWN}:wrong_images")(source, images))
         pixels = _frozen(images.reshape(*images.shape[:3], -1))
         shape, expected = pixels.shape[1:], (splits[0].images if splits else pixels).shape[1:]
         if shape != expected:
             rule = f"expected {expected} as in {named[0][0]}; give all images one size"
             raise DataError(f"{source}: images of {shape} (height, width, channels), {rule}")
         if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
-            fault = f"{labels.size} labels, expected {len(images)} integers, as {source} has images"
-            rule = (
-                f"found {labels.ndim} dimensions, expected 1: give class numbers, no one-hot rows"
-            )
-            raise DataError(f"{label_source}: {fault}; {labels.dtype}, {rule}")
+            say = functools.partial(resolve(f"{_OWN}:wrong_labels"), label_source, labels)
+            raise DataError(say(images=source, count=len(images)))
         classes = classes or min(max(1, int(labels.max()) + 1), _MAX_CLASSES)
         if (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
             fault = f"label {labels[wrong[0]]} at index {wrong[0]} ({wrong.size} such in all)"

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxmnist.errors import ConfigError, ModelError
 from jaxmnist.models.rows import Rows, feeding
-from jaxmnist.names import find
+from jaxmnist.names import find, in_line, resolve
 
 MODELS: Mapping[str, str] = {
     "cnn": "jaxmnist.models.cnn:CNN",
@@ -24,13 +23,8 @@ MODELS: Mapping[str, str] = {
 }
 # Rows of the batch that a model is tried on; a multiple of batch norm's groups.
 _TRIAL_ROWS = 8
-# What Flax raises where a model does what would depend on the number of devices.
-_FORBIDDEN: Mapping[type[Exception], str] = {
-    flax.errors.InvalidRngError: "draws random numbers through make_rng, which would depend on the "
-    "number of devices: use jaxmnist.models.Dropout, or jaxmnist.models.row_keys in your own layer",
-    flax.errors.ModifyScopeVariableError: "changes variables of its own while training: only the "
-    "running statistics of jaxmnist.models.BatchNorm can change",
-}
+# Says in a sentence why a model cannot be trained.
+_SAY = "jaxmnist.zoo.own.model"
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,10 @@ def make_model(name: str, *, kwargs: Mapping[str, Any] | None = None, **offered:
         are offered already.
     """
     model_class = find(name, MODELS, key="model.name", kind="a flax.linen.Module class")
-    if not (inspect.isclass(model_class) and issubclass(model_class, nn.Module)):
-        fault = f"model.name={name!r} is {model_class!r}: it must be a flax.linen.Module class"
+    fits = inspect.isclass(model_class) and issubclass(model_class, nn.Module)
+    if not fits or model_class is nn.Module:
+        rule = "it must be a flax.linen.Module class"
+        fault = f"model.name={name!r} is {in_line(repr(model_class)):.80}: {rule}"
         raise ConfigError([fault])
     given = dict(kwargs or {})
     fields = {f.name for f in dataclasses.fields(model_class)} - {"parent", "name"}
@@ -76,8 +72,9 @@ def make_model(name: str, *, kwargs: Mapping[str, Any] | None = None, **offered:
         raise ConfigError([fault])
     try:
         return model_class(**{k: v for k, v in offered.items() if k in fields}, **given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError([f"model.kwargs for {name!r}: {error}"]) from error
+    except (Exception, SystemExit) as error:  # the user's class may raise anything
+        rule = f"its fields are {', '.join(sorted(fields))}"
+        raise ConfigError([f"model.kwargs for {name!r}: {in_line(error)}; {rule}"]) from error
 
 
 def model_functions(model: nn.Module, image: Any, *, classes: int) -> ModelFunctions:
@@ -99,6 +96,8 @@ def model_functions(model: nn.Module, image: Any, *, classes: int) -> ModelFunct
     def call(variables: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
         kwargs: dict[str, Any] = {"train": train} if takes_train else {}
         logits, updates = model.apply(variables, images, mutable=["batch_sums"], **kwargs)
+        if not jnp.issubdtype(getattr(logits, "dtype", object), jnp.floating):
+            raise ModelError(resolve(f"{_SAY}:no_logits")(model, logits, classes=classes))
         return logits.astype(jnp.float32), updates.get("batch_sums", {})
 
     def init(key: jax.Array) -> Any:
@@ -123,12 +122,8 @@ def model_functions(model: nn.Module, image: Any, *, classes: int) -> ModelFunct
             variables, logits = jax.eval_shape(trial, jax.random.key(0), images)
         except ModelError:
             raise
-        except Exception as error:  # the user's model may raise anything
-            first = (str(error).strip().splitlines() or [""])[0]
-            fails = (
-                f"fails on images {images.dtype} {images.shape}: {type(error).__name__}: {first}"
-            )
-            raise ModelError(f"model {name} {_FORBIDDEN.get(type(error), fails)}") from error
+        except (Exception, SystemExit) as error:  # the user's model may raise anything
+            raise ModelError(resolve(f"{_SAY}:failure")(model, images, error)) from error
     expected = (_TRIAL_ROWS, classes)
     if wrong := [x.shape for x in logits if x.shape != expected]:
         rule = f"of {classes} classes: {expected} is expected; check its last layer"
@@ -144,6 +139,10 @@ def _check_variables(name: str, variables: Any) -> None:
         raise ModelError(f"model {name} keeps the collections {', '.join(extra)}: {rule}")
     if not variables.get("params"):
         raise ModelError(f"model {name} has no parameters: there is nothing to train")
+    types = {leaf.dtype for leaf in jax.tree.leaves(variables["params"])}
+    if wrong := [t.name for t in types if not jnp.issubdtype(t, jnp.floating)]:
+        rule = "only floating-point ones can be trained; keep others as constants of the module"
+        raise ModelError(f"model {name} has parameters of type {', '.join(wrong)}: {rule}")
 
 
 def _refuse_device_dependent(next_method: Any, args: Any, kwargs: Any, context: Any) -> Any:

@@ -189,9 +189,8 @@ def prepare(
         matmul_precision=config.parallel.matmul_precision,
     )
     conv = getattr(model, "conv", "")
-    if (several := config.train.steps_per_call) > 1 and on_cpu and conv == "xla":
-        fault = "makes XLA's convolution ten times slower on a CPU, where it runs in a loop"
-        raise ConfigError([f"train.steps_per_call={several} {fault}: set it to 1"])
+    if (several := config.train.steps_per_call) > 1 and on_cpu:
+        resolve("jaxmnist.zoo.loops:check_loop")(functions, data.image_shape, several)
     resident, notes = _is_resident(config, data, mesh), notes if conv else ()
     return Setup(config, mesh, data, functions, task, steps, conv, resident, notes, callbacks)
 

@@ -86,8 +86,8 @@ def train(
         parts = {"dataset": dataset, "model": model, "tx": tx, "loss": loss}
         setup = prepare(config, callbacks=callbacks, **parts)
         first = jax.process_index() == 0
-        path, change = _path(workdir, setup), allow_config_change
-        place = open_workdir(path, config, allow_config_change=change, write=False)
+        path = _path(workdir, setup)
+        place = _looked_at(path, setup, allow_config_change=allow_config_change)
         guard.hold(path, setup.data.digest)
         terminal = stack.enter_context(resolve(TERMINAL)(quiet=quiet or not first))
         resume = place.resume_command(command)
@@ -191,6 +191,15 @@ def _path(workdir: str | Path | None, setup: Setup) -> Path:
         need = "needs a work directory that they share: give --workdir"
         raise UsageError(f"a job of {jax.process_count()} processes {need}")
     return fresh_path(setup.data.name) if workdir is None else local_path(workdir)
+
+
+def _looked_at(path: Path, setup: Setup, *, allow_config_change: bool) -> Workdir:
+    """The work directory, and that of `train.init_from`; what they forbid is said here."""
+    change = allow_config_change
+    place = open_workdir(path, setup.config, allow_config_change=change, write=False)
+    if (source := setup.config.train.init_from) and not checkpoint.steps_in(place.checkpoints):
+        resolve("jaxmnist.zoo.own.parameters:check_source")(source, setup.state_shapes())
+    return place
 
 
 def _newest_checkpoint(place: Workdir, terminal: Any) -> checkpoint.CheckpointInfo | None:

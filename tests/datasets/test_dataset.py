@@ -61,16 +61,35 @@ def test_survives_pickling_for_worker_processes(arrays):
         (
             "train_images",
             lambda a: a / 255.0,
-            r"train_images: images are float64 .* expected uint8 \[n",
+            r"train_images: images are float64 .* expected uint8 \[n.*numpy.round\(images \* 255\)",
         ),
-        ("test_images", lambda a: a.astype(np.int32), "test_images: images are int32"),
+        (
+            "train_images",
+            lambda a: np.where(a == a.max(), np.nan, a / 255),
+            r"train_images: images are float64 .*; \d+ values are NaN or infinite: correct these",
+        ),
+        (
+            "test_images",
+            lambda a: a.astype(np.int32),
+            r"test_images: images are int32 .* convert them with numpy.round\(images\).astype",
+        ),
+        (
+            "test_images",
+            lambda a: a.astype(np.uint16) * 257,
+            r"test_images: images are uint16 .*; their values, \d+ to \d+, must be 0 to 255",
+        ),
+        (
+            "train_images",
+            lambda a: [a[0], a[1, 1:]],
+            "train_images: no array can be made of these: .*; give all images one size",
+        ),
         (
             "train_images",
             lambda a: a[0],
             r"train_images: .* shape \(5, 7\), expected .*\[n, h, w, c\]",
         ),
         ("train_images", lambda a: a[..., None, None], r"train_images: .* shape \(97, 5, 7, 1, 1"),
-        ("test_images", lambda a: a[:0], r"test_images: images .* shape \(0, 5, 7\), expected"),
+        ("test_images", lambda a: a[:0], r"test_images: images .* shape \(0, 5, 7\), .* give at"),
         (
             "train_images",
             lambda a: a[:, :3],
@@ -78,13 +97,17 @@ def test_survives_pickling_for_worker_processes(arrays):
         ),
         ("train_images", lambda a: a[..., :3], r"train_images: images .* \(97, 5, 3\)"),
         ("test_images", lambda a: a[:, :4], r"test_images: images of \(4, 7, 1\).* \(5, 7, 1\)"),
-        ("train_labels", lambda a: a[:-1], "train_labels: 96 labels, expected 97 .* train_images"),
-        ("test_labels", lambda a: a.astype(float), "test_labels: .* integers.*; float64, found 1"),
-        ("test_labels", lambda a: a > 0, "test_labels: .*; bool, found 1"),
+        ("train_labels", lambda a: a[:-1], "train_labels: 96 labels, expected 97, as train_images"),
+        (
+            "test_labels",
+            lambda a: a.astype(float),
+            "test_labels: labels are float64, expected integers",
+        ),
+        ("test_labels", lambda a: a > 0, r"test_labels: labels are bool, .*astype\('int32'\)"),
         (
             "train_labels",
             lambda a: np.eye(3, dtype=int)[a],
-            r"train_labels: 291 labels, expected 97 .* found 2 dimensions, expected 1.* one-hot",
+            r"train_labels: labels are int64 of shape \(97, 3\), found 2 dimensions, .* one-hot",
         ),
         ("train_labels", lambda a: a - np.int64(1), "train_labels: label -1 at index 0 .33 such"),
         (

@@ -158,10 +158,22 @@ class TestStartingFromAnotherRun:
         assert "  - ema.Dense_0.kernel: float32[16, 16] there, float32[64, 16] here" in lines
         assert any("Conv_0.kernel" in line and "none here" in line for line in lines)
         assert f"{len(lines)} arrays differ" in first
+        assert not (tmp_path / "run").exists()
 
     def test_what_is_no_run_is_refused(self, tmp_path):
-        with pytest.raises(WorkdirError, match="is not the work directory of a run"):
-            run(tmp_path / "run", parts=PLAIN, train__init_from=tmp_path / "nothing")
+        nothing = tmp_path / "nothing"
+        text = f"train.init_from='{nothing}': {nothing} is not the work directory of a run: .*; g"
+        with pytest.raises(WorkdirError, match=text):
+            run(tmp_path / "run", parts=PLAIN, train__init_from=nothing)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_without_a_checkpoint_is_refused(self, source, tmp_path):
+        empty = shutil.copytree(source[0], tmp_path / "empty")
+        shutil.rmtree(empty / "checkpoints")
+        text = f"train.init_from='{empty}': .* has no checkpoint that can be used: .*; choose anot"
+        with pytest.raises(CheckpointError, match=text):
+            run(tmp_path / "run", parts=PLAIN, train__init_from=empty)
+        assert not (tmp_path / "run").exists()
 
 
 def test_parameters_named_by_pattern_do_not_decay(tmp_path):

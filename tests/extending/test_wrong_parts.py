@@ -1,6 +1,7 @@
 """A part that breaks the contract gets a sentence that names it and its repair, before training."""
 
-import textwrap
+import re
+from typing import Any
 
 import flax.linen as nn
 import grain
@@ -11,6 +12,7 @@ import pytest
 
 import jaxmnist
 from jaxmnist.callbacks import Callback
+from jaxmnist.cli.main import main
 from jaxmnist.datasets import Dataset, Split, from_arrays
 from jaxmnist.errors import ConfigError, DataError, JaxmnistError, ModelError
 from jaxmnist.metrics import cross_entropy
@@ -20,10 +22,15 @@ PARTS = """
 import jax.numpy as jnp, numpy as np, optax
 from jaxmnist.callbacks import Callback
 from jaxmnist.datasets import from_arrays
+from support import Tiny
 def scalar(logits, labels): return (logits ** 2).mean()
 def matrix(logits, labels): return logits ** 2
 def whole(logits, labels): return labels
 def failing(logits, labels): return logits.no_such
+def leaving(logits, labels): raise SystemExit("done")
+def undefined(logits, labels): return jnp.log(logits * 0).sum(-1) * 0
+def unbounded(logits, labels): return jnp.sqrt((logits * 0).sum(-1)) + logits[:, 0]
+def mistakes(logits, labels): return (logits.argmax(-1) != labels).astype('float32')
 def mixing(logits, labels):
     loss = (logits ** 2).sum(-1)
     return loss / loss.mean()
@@ -32,11 +39,18 @@ def scaled(images, keys): return images / 255.0
 def centred(images, keys): return images - images.mean(0).astype(images.dtype)
 def table(peak, steps): return [peak] * steps
 def rates(peak, steps): return lambda count: jnp.full((3,), peak)
+def branching(peak, steps): return lambda count: peak if count < 10 else 0.0
+def leaving_schedule(peak, steps): raise SystemExit
 def broken_schedule(peak, steps, colour): return lambda count: peak
 def no_rate(momentum): return optax.sgd(0.1, momentum)
 def number(learning_rate): return 0.1
+def leaving_optimizer(learning_rate): raise SystemExit("done")
 def updates_of_one(learning_rate):
     return optax.stateless(lambda updates, params: jnp.zeros(()))
+def leaving_data(): raise SystemExit("done")
+def uneven():
+    x, y = [np.zeros((8, 8), 'uint8'), np.zeros((9, 8), 'uint8')], [0, 1]
+    return from_arrays(x, y, x, y)
 def demanding(images, labels): return images
 def crashing(): raise KeyError("no such file")
 def made_of_floats():
@@ -46,13 +60,23 @@ class NotOne:
     pass
 class Needy(Callback):
     def __init__(self, path): self.path = path
-VALUE = 3
+class Short(Callback):
+    def on_step(self, step): pass
+class Failing(Callback):
+    def on_step(self, step, state): raise KeyError("no such\\nkey")
+class Full(Callback):
+    def on_end(self): raise OSError("the disk of mine is full")
+VALUE, NET = 3, Tiny()
 """
+BROKEN = {"broken": "def f(:", "talking": "raise ValueError('first\\nsecond')"}
+BROKEN["leaving"] = "import sys; sys.exit(3)"
 
 
 @pytest.fixture(autouse=True)
 def my_parts(tmp_path, monkeypatch):
-    (tmp_path / "wrong_parts.py").write_text(textwrap.dedent(PARTS))
+    (tmp_path / "wrong_parts.py").write_text(PARTS)
+    for name, text in BROKEN.items():
+        (tmp_path / f"{name}_parts.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
@@ -73,6 +97,16 @@ class TestLosses:
             ("scalar", r"'wrong_parts:scalar' gives float32\[\], .*give one number for each row"),
             ("whole", r"gives int32\[7\], .*cast it with .astype\('float32'\)"),
             ("failing", r"fails on float32\[7, 10\], int32\[7\]: AttributeError.*correct the func"),
+            (
+                "leaving",
+                "'wrong_parts:leaving' fails on .*: SystemExit: done; correct the function",
+            ),
+            (
+                "undefined",
+                "'wrong_parts:undefined' gives NaN or infinite values for finite ones: l",
+            ),
+            ("unbounded", "'wrong_parts:unbounded' has a gradient that is NaN or infinite: keep"),
+            ("mistakes", "'wrong_parts:mistakes' does not move with the logits, nothing is lear"),
             ("mixing", r"another value when other rows .*number of devices: compute each row"),
             ("VALUE", r"loss.name='wrong_parts:VALUE' is 3: it must be a function or a class"),
             ("absent", r"loss.name='wrong_parts:absent' cannot be imported: .*'absent'"),
@@ -91,6 +125,10 @@ class TestLosses:
 
     def test_arguments_that_the_loss_does_not_take(self, tmp_path):
         refused(tmp_path, ConfigError, "'cross_entropy' fails.*gamma", loss__kwargs={"gamma": 2})
+
+    def test_smoothing_has_a_key_of_its_own(self, tmp_path):
+        text = "loss.kwargs has label_smoothing, which has a key of its own: set train.label_smoo"
+        refused(tmp_path, ConfigError, text, loss__kwargs={"label_smoothing": 2})
 
     def test_that_cannot_smooth_labels(self, tmp_path):
         parts = {"loss": lambda logits, labels: (logits**2).sum(-1)}
@@ -121,6 +159,8 @@ class TestSchedulesAndOptimizers:
             ("wrong_parts:rates", r"the rate of a step is .*3.*expected one number"),
             ("wrong_parts:broken_schedule", r"'colour' \(it takes colour, warmup\); it must give"),
             ("cosin", r"schedule.name='cosin' is not one of .*; did you mean 'cosine'\?"),
+            ("wrong_parts:branching", "Attempted boolean conversion of traced array"),
+            ("wrong_parts:leaving_schedule", r"'wrong_parts:leaving_schedule': .*\(it takes warm"),
             ("wrong_parts:absent", "schedule.name='wrong_parts:absent' cannot be imported"),
         ],
     )
@@ -133,12 +173,21 @@ class TestSchedulesAndOptimizers:
             ("addam", r"optimizer.name='addam' is not an optimizer .*did you mean 'adam'\?"),
             ("wrong_parts:no_rate", "is not an optimizer of optax that takes learning_rate"),
             ("wrong_parts:number", "gives 0.1, expected an optax.GradientTransformation"),
+            (
+                "lbfgs",
+                "for 'lbfgs': .*missing 3 required .*update must need gradients and params o",
+            ),
+            ("wrong_parts:leaving_optimizer", "_optimizer': done; it takes learning_rate"),
             ("wrong_parts:absent", "optimizer.name='wrong_parts:absent' cannot be imported"),
             ("wrong_parts:updates_of_one", "tree, shapes and dtypes of the parameters"),
         ],
     )
     def test_optimizers_that_are_none(self, tmp_path, name, text):
         refused(tmp_path, ConfigError, text, optimizer__name=name, optimizer__kwargs={})
+
+    def test_arguments_that_the_optimizer_does_not_take(self, tmp_path):
+        text = "'nesterof'; it takes learning_rate, momentum, nesterov, accumulator_dtype, and its"
+        refused(tmp_path, ConfigError, text, optimizer__kwargs={"nesterof": True})
 
     def test_objects_that_are_none(self, tmp_path):
         text = "the optimizer tx is 'adam': it must be an optax.GradientTransformation"
@@ -157,13 +206,27 @@ class Flat(nn.Module):
         return nn.Dense(1)(images.reshape(len(images), -1) / 255.0)[:, 0]
 
 
-class Pair(nn.Module):
-    """Gives logits and something else."""
+class Odd(nn.Module):
+    """Gives what the logits become in the hands of `change`."""
+
+    change: Any
 
     @nn.compact
     def __call__(self, images):
-        logits = nn.Dense(10)(images.reshape(len(images), -1) / 255.0)
-        return logits, logits
+        return self.change(nn.Dense(10)(images.reshape(len(images), -1) / 255.0))
+
+
+class Counting(nn.Module):
+    """Has a parameter that is no floating-point number."""
+
+    @nn.compact
+    def __call__(self, images):
+        count = self.param("count", lambda key: jnp.zeros((10,), jnp.int32))
+        return nn.Dense(10)(images.reshape(len(images), -1) / 255.0) + count
+
+
+def leave(logits):
+    raise SystemExit(3)
 
 
 class TestModels:
@@ -171,14 +234,44 @@ class TestModels:
         text = r"model Flat gives logits of shape \(8,\) for 8 images of 10 classes: \(8, 10\) is"
         refused(tmp_path, ModelError, text, parts={"model": Flat()})
 
-    def test_that_give_more_than_logits(self, tmp_path):
-        refused(tmp_path, ModelError, "model Pair fails on images", parts={"model": Pair()})
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            (lambda x: (x, x), "model Odd gives tuple: it must return one floating-point array"),
+            (lambda x: {"logits": x}, r"model Odd gives dict: it .*, the logits \[b, 10\]"),
+            (lambda x: None, "model Odd gives NoneType: it must return one"),
+            (lambda x: x.astype("int32"), "model Odd gives int32: it must return one floating"),
+            (lambda x: x > 0, "model Odd gives bool: it must return one"),
+            (lambda x: x[:, None], r"model Odd gives logits of shape \(8, 1, 10\) for 8 images"),
+            (lambda x: x if x.mean() > 0 else -x, "model Odd fails on .*; correct it or model.kw"),
+            (leave, r"model Odd fails on images uint8 \(8, 8, 8, 1\): SystemExit: 3; correct it"),
+        ],
+    )
+    def test_that_give_something_else_than_logits(self, tmp_path, change, text):
+        refused(tmp_path, ModelError, text, parts={"model": Odd(change)})
+
+    def test_with_parameters_that_cannot_be_trained(self, tmp_path):
+        text = "model Counting has parameters of type int32: only floating-point ones can be train"
+        refused(tmp_path, ModelError, text, parts={"model": Counting()})
+
+    @pytest.mark.parametrize("given", [Tiny, lambda x: x, "cnn", 3])
+    def test_that_are_no_modules(self, tmp_path, given):
+        text = "model=.* must be an object of a flax.linen.Module class: call the class"
+        refused(tmp_path, ModelError, text, parts={"model": given})
 
     @pytest.mark.parametrize(
         ("name", "text"),
         [
             ("no_such_package.models:Net", "No module named 'no_such_package'.*installed or lies"),
             ("wrong_parts:scalar", "must be a flax.linen.Module class"),
+            ("flax.linen:Module", "must be a flax.linen.Module class"),
+            ("wrong_parts:NET", "is Tiny.* # attributes classes = 10.*must be a flax.linen.Module"),
+            (
+                "broken_parts:Net",
+                "cannot be imported: SyntaxError: .*installed or lies on PYTHONPA",
+            ),
+            ("talking_parts:Net", "cannot be imported: ValueError: first second; give 'package.mo"),
+            ("leaving_parts:Net", "cannot be imported: SystemExit: 3; give 'package.module:name'"),
             ("my_package.Net", "give your own as 'package.module:Class'"),
         ],
     )
@@ -235,7 +328,7 @@ class TestData:
     def test_labels_of_the_wrong_type(self, kind):
         images, labels = np.zeros((9, 8, 8), np.uint8), np.arange(9)
         with pytest.raises(
-            DataError, match=r"9 labels, expected 9 integers.*; .*found 1 dimensions.* class num"
+            DataError, match=r"train_labels: labels are .*, expected integers, class numbers"
         ):
             from_arrays(images, labels.astype(kind), images, labels)
 
@@ -243,6 +336,12 @@ class TestData:
         ("name", "error", "text"),
         [
             ("wrong_parts:made_of_floats", DataError, "images are float64"),
+            (
+                "wrong_parts:uneven",
+                DataError,
+                "train_images: no array can be made of these: .* one s",
+            ),
+            ("wrong_parts:leaving_data", DataError, "leaving_data fails: SystemExit: done; corre"),
             ("wrong_parts:crashing", DataError, "crashing fails: KeyError: 'no such file'"),
             ("wrong_parts:demanding", ConfigError, "function that makes a Dataset .*no argument"),
             ("wrong_parts:NotOne", ConfigError, "expected a function that makes a Dataset"),
@@ -265,6 +364,10 @@ class TestCallbacks:
             ("wrong_parts:NotOne", "is no subclass of jaxmnist.callbacks.Callback: derive it"),
             ("wrong_parts:VALUE", "callbacks has 3: derive its class from jaxmnist.callbacks.Cal"),
             ("wrong_parts:Needy", "callbacks='wrong_parts:Needy' cannot be made: .*'path'"),
+            (
+                "wrong_parts:Short",
+                r"Short.on_step cannot be called: .*on_step\(step, state\); give",
+            ),
             ("wrong_parts:absent", "callbacks='wrong_parts:absent' cannot be imported"),
         ],
     )
@@ -274,6 +377,27 @@ class TestCallbacks:
     @pytest.mark.parametrize("wrong", [print, Callback])
     def test_that_are_given_and_are_none(self, tmp_path, wrong):
         refused(tmp_path, ConfigError, "callbacks has", parts={"callbacks": [wrong]})
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("Failing", r"Failing fails in on_step, wrong_parts.py, line \d+: KeyError: 'no such"),
+            ("Full", r"Full fails in on_end, wrong_parts.py, line \d+: OSError: the disk of mine"),
+        ],
+    )
+    def test_that_fail_end_the_command_in_a_sentence(self, tmp_path, capfd, name, text):
+        keys = {"dataset.name": "support:small_data", "model.name": "support:Tiny"}
+        keys |= {"callbacks": f"wrong_parts:{name}", "batch_size": 32, "train.steps": 2}
+        flags = [f"--config.{key}={value}" for key, value in keys.items()]
+        assert main(["train", "--quiet", *flags, f"--workdir={tmp_path / 'run'}"]) == 1
+        error = capfd.readouterr().err
+        assert re.fullmatch(
+            f"jaxmnist: callback wrong_parts:{text}.*; correct it, then .*\n", error
+        )
+
+    def test_that_are_no_list(self, tmp_path):
+        text = r"callbacks=.*Callback object.* is no list: give \[callback, ...\]"
+        refused(tmp_path, ConfigError, text, parts={"callbacks": Callback()})
 
 
 def test_several_faults_are_said_at_once(tmp_path):

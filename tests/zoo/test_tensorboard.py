@@ -183,7 +183,9 @@ class TestTheConfiguration:
         assert not (tmp_path / "run" / "tensorboard").exists()
 
     def test_a_writer_that_cannot_be_is_told_before_anything_is_made(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"log.writers='wandb' is not of tensorboard"):
+        with pytest.raises(
+            ConfigError, match=r"log.writers='wandb' is not one of tensorboard: choose one"
+        ):
             train(tmp_path / "run", log__writers="wandb")
         assert not (tmp_path / "run").exists()
 

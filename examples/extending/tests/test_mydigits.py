@@ -10,7 +10,7 @@ from jaxmnist.testing import assert_equal_across_devices, assert_resumes_exactly
 
 QUICK = {
     "batch_size": "32",
-    "train.steps": "12",
+    "train.steps": "6",
     "checkpoint.every": "2",
     "checkpoint.keep": "9",
     "dataset.name": "mydigits.data:bars",
@@ -35,12 +35,12 @@ def train(folder, settings):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_the_result_is_the_same_on_1_2_and_4_devices(part):
+def test_the_result_is_the_same_on_1_and_4_devices(part):
     def parameters(mesh):
         with tempfile.TemporaryDirectory() as folder:
             return train(f"{folder}/run", PARTS[part] | {"parallel.devices": str(mesh.size)})
 
-    assert_equal_across_devices(parameters, devices=(1, 2, 4))
+    assert_equal_across_devices(parameters, devices=(1, 4))
 
 
 def run(folder):

@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxmnist.datasets.dataset import Dataset, Split, assemble, from_arrays
 from jaxmnist.errors import ConfigError, DataError, JaxmnistError
-from jaxmnist.names import resolve
-from jaxmnist.zoo.own.trial import first_line
+from jaxmnist.names import in_line, resolve
+from jaxmnist.zoo.own.arrays import as_array
 
 _MAKES = "expected a function that makes a Dataset with jaxmnist.datasets.from_arrays"
 
@@ -33,14 +33,14 @@ def load(name: str, classes: int | None) -> Dataset:
     if callable(function):
         # A class or a built-in function is not what a data set is made with: it is not called.
         if inspect.isclass(function) or inspect.isbuiltin(function) or _needs(function):
-            fault = f"dataset.name={name!r} is {function!r:.80}; {_MAKES}"
+            fault = f"dataset.name={name!r} is {in_line(repr(function)):.80}; {_MAKES}"
             raise ConfigError([f"{fault} and takes no argument"])
         try:
             made = function()
         except JaxmnistError:
             raise
-        except Exception as error:  # the user's function may raise anything
-            fault = f"{name} fails: {type(error).__name__}: {first_line(error)}"
+        except (Exception, SystemExit) as error:  # the user's function may raise anything
+            fault = f"{name} fails: {type(error).__name__}: {in_line(error)}"
             raise DataError(f"{fault}; correct the function") from error
     if not isinstance(made, Dataset):
         raise DataError(f"{name} gives {type(made).__name__}; {_MAKES}")
@@ -103,6 +103,7 @@ def _checked(made: Dataset, classes: int | None, *, prefix: str, source: str) ->
         if split is not None:
             arrays[f"{prefix}{part} images"] = split.images
             arrays[f"{prefix}{part} labels"] = split.labels
+    arrays = {what: as_array(what, values) for what, values in arrays.items()}
     whole = assemble(arrays, classes, name=made.name, sha256=made.sha256, source=source)
     if grained is None:
         return whole

@@ -6,8 +6,8 @@ import jax
 import optax
 
 from jaxmnist.errors import ConfigError
+from jaxmnist.names import in_line
 from jaxmnist.zoo.decay import spared
-from jaxmnist.zoo.own.trial import first_line
 
 
 def check(tx: Any, variables: Any, *, no_decay: str | None) -> None:
@@ -25,11 +25,11 @@ def check(tx: Any, variables: Any, *, no_decay: str | None) -> None:
     params = variables["params"]
     if not isinstance(tx, optax.GradientTransformation):
         rule = "it must be an optax.GradientTransformation, such as optax.adam(1e-3)"
-        raise ConfigError([f"the optimizer tx is {tx!r:.80}: {rule}"])
+        raise ConfigError([f"the optimizer tx is {in_line(repr(tx)):.80}: {rule}"])
     try:
         updates = jax.eval_shape(lambda p: tx.update(p, tx.init(p), p)[0], params)
-    except Exception as error:  # the user's optimizer may raise anything
-        fault = f"fails on the model's parameters: {type(error).__name__}: {first_line(error)}"
+    except (Exception, SystemExit) as error:  # the user's optimizer may raise anything
+        fault = f"fails on the model's parameters: {type(error).__name__}: {in_line(error):.300}"
         rule = "its update is given gradients, its state and the parameters"
         raise ConfigError([f"the optimizer {fault}; {rule}: correct it or its kwargs"]) from error
     found, wanted = (_types(tree) for tree in (updates, params))

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxmnist.checkpoint import CheckpointInfo, flat, types
-from jaxmnist.errors import CheckpointError
+from jaxmnist.errors import CheckpointError, WorkdirError
 from jaxmnist.runs.evaluate import find_checkpoint
 from jaxmnist.state import TrainState, tree_sha256
 from jaxmnist.workdir import Workdir, read_config
@@ -53,19 +53,10 @@ def start_from(state: TrainState, source: str) -> tuple[TrainState, dict[str, An
       CheckpointError: it holds no checkpoint that can be used, or another model; all arrays that
         differ are listed with their shapes.
     """
-    place = Workdir(Path(source).expanduser())
-    read_config(place)
-    info = find_checkpoint(place, None)
+    place, info, there = _open(source, state)
     arrays = _arrays(place.checkpoints, info, state.step.sharding)
-    wanted = flat({"params": state.params, "batch_stats": state.batch_stats})
-    kept = "ema" if info.ema_sha256 else "params"
-
-    def there(name: str) -> str:
-        return name.replace("params", kept, 1) if name.startswith("params") else name
-
-    _compare(arrays, wanted, there, source=f"train.init_from={source!r}")
     model = {"params": state.params, "batch_stats": state.batch_stats}
-    found = [arrays[there(name)] for name in wanted]
+    found = [arrays[there(name)] for name in flat(model)]
     model = jax.tree.unflatten(jax.tree.structure(model), found)
     digest = info.ema_sha256 or info.params_sha256
     _verify(model["params"], digest, place.checkpoints / str(info.step))
@@ -75,17 +66,60 @@ def start_from(state: TrainState, source: str) -> tuple[TrainState, dict[str, An
     return state.replace(**model, ema=average), origin
 
 
+def check_source(source: str, state: TrainState) -> None:
+    """Says what `start_from` would refuse, from shapes alone, before anything is written.
+
+    Args:
+      source: work directory of the other run.
+      state: shapes of the new run's.
+
+    Raises:
+      WorkdirError: the directory is not that of a run.
+      CheckpointError: it holds no checkpoint that can be used, or another model.
+    """
+    _open(source, state)
+
+
+def _open(source: str, state: TrainState) -> tuple[Workdir, CheckpointInfo, Callable[[str], str]]:
+    """The run to start from, its checkpoint, and what an array of ours is called in it."""
+    what = f"train.init_from={source!r}"
+    place = Workdir(Path(source).expanduser())
+    try:
+        read_config(place)
+        info = find_checkpoint(place, None)
+    except WorkdirError as error:
+        repair = "give the work directory of a run of `jaxmnist train`"
+        raise WorkdirError(f"{what}: {str(error).partition(';')[0]}; {repair}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{what}: {error}; choose another run, or train that one") from error
+    kept = "ema" if info.ema_sha256 else "params"
+
+    def there(name: str) -> str:
+        return name.replace("params", kept, 1) if name.startswith("params") else name
+
+    wanted = flat({"params": state.params, "batch_stats": state.batch_stats})
+    _compare(_shapes(place.checkpoints, info), wanted, there, source=what)
+    return place, info, there
+
+
+def _shapes(directory: Path, info: CheckpointInfo) -> dict[str, Any]:
+    """Shapes and dtypes of all arrays of a checkpoint, by path."""
+    import orbax.checkpoint as ocp
+
+    path = (directory / str(info.step) / "state").absolute()
+    return dict(ocp.StandardCheckpointHandler().metadata(path).tree)
+
+
 def _arrays(directory: Path, info: CheckpointInfo, sharding: Any) -> dict[str, Any]:
     """All arrays of a checkpoint, by path."""
     import orbax.checkpoint as ocp
 
-    handler = ocp.StandardCheckpointHandler()
     path = (directory / str(info.step) / "state").absolute()
     shapes = {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-        for name, x in handler.metadata(path).tree.items()
+        for name, x in _shapes(directory, info).items()
     }
-    with ocp.Checkpointer(handler) as checkpointer:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         return dict(checkpointer.restore(path, args=ocp.args.StandardRestore(shapes)))
 
 

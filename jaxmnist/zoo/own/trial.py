@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxmnist.errors import ConfigError
+from jaxmnist.names import in_line
 
 # Rows that a function is tried on; an odd number, and no class or channel count that is usual.
 ROWS = 7
@@ -38,16 +39,21 @@ def try_rows(what: str, function: Callable[..., Any], rows: Sequence[Any], *, li
     """
     try:
         found = jax.eval_shape(function, *rows)
-    except Exception as error:  # the user's function may raise anything
+    except (Exception, SystemExit) as error:  # the user's function may raise anything
         given = ", ".join(f"{x.dtype}{list(x.shape)}" for x in rows)
-        reason = f"fails on {given}: {type(error).__name__}: {first_line(error)}"
+        reason = f"fails on {given}: {type(error).__name__}: {in_line(error):.300}"
         raise ConfigError([f"{what} {reason}; correct the function or its kwargs"]) from error
     if (getattr(found, "shape", None), getattr(found, "dtype", None)) != (like.shape, like.dtype):
-        text = f"{found.dtype}{list(found.shape)}" if hasattr(found, "dtype") else f"{found!r:.80}"
+        array = hasattr(found, "dtype") and hasattr(found, "shape")
+        text = f"{found.dtype}{list(found.shape)}" if array else f"a {type(found).__name__}"
         wanted = f"{like.dtype}{list(like.shape)} is expected for {ROWS} rows"
-        repair = f"give {_per_row(like)}, and cast it with .astype('{like.dtype}')"
+        cast = array and found.shape == like.shape
+        repair = f"cast it with .astype('{like.dtype}')" if cast else f"give {_per_row(like)}"
         raise ConfigError([f"{what} gives {text}, {wanted}: {repair}"])
     whole, part = (np.asarray(jax.jit(function)(*(x[:n] for x in rows))) for n in (ROWS, ROWS - 3))
+    if part.dtype.kind == "f" and not np.isfinite(whole).all():
+        fault = f"{what} gives NaN or infinite values for finite ones"
+        raise ConfigError([f"{fault}: look for a logarithm or root of 0, or a division by it"])
     gap = np.abs(whole[: ROWS - 3].astype(np.float64) - part)
     # Whole numbers may be rounded to the neighbour, hence 1.
     allowed = 1.0 if part.dtype.kind in "iu" else _ROUNDING * max(1.0, float(np.abs(part).max()))
@@ -58,10 +64,5 @@ def try_rows(what: str, function: Callable[..., Any], rows: Sequence[Any], *, li
         raise ConfigError([f"{fault}: {repair}"])
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or nothing."""
-    return (str(error).strip().splitlines() or [""])[0]
-
-
 def _per_row(like: Any) -> str:
-    return "one number for each row" if len(like.shape) == 1 else "as many images as it is given"
+    return "one number for each row" if len(like.shape) == 1 else "images as it is given them"
