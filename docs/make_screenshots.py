@@ -1,6 +1,6 @@
 """Makes docs/pictures: a report and a comparison of three runs, as headless Chromium shows them.
 
-python docs/make_screenshots.py                     # trains three runs first: about 5 minutes
+python docs/make_screenshots.py                     # trains three runs first: about 3 minutes
 python docs/make_screenshots.py --runs ONE TWO THREE
 """
 
@@ -11,27 +11,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 PICTURES = Path(__file__).resolve().with_name("pictures")
-# Width in pixels and colour scheme of the pictures that are made of each page.
-VIEWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
+# Of a window on a desk and of a phone, in pixels.
+WIDTHS = (1280, 390)
 # What each of the three runs changes of the default.
 RUNS = {
     "baseline": [],
-    "shifted-images": ["augment.shift=2"],
-    "sgd-cosine": [
-        "optimizer.name=sgd",
-        "optimizer.learning_rate=0.05",
-        "optimizer.kwargs.momentum=0.9",
-        "schedule.name=cosine",
-    ],
+    "mlp": ["model.name=mlp"],
+    "mlp-shifted": ["model.name=mlp", "augment.shift=2"],
 }
-_MEASURE = """<!DOCTYPE html><iframe src="{page}" style="width: {width}px; border: 0"
-onload="const root = this.contentDocument.documentElement;
-document.title = `size ${{root.scrollWidth}} ${{root.scrollHeight}}`"></iframe>"""
+_FRAMES = """<!DOCTYPE html>{frames}<script>
+addEventListener("load", () => {{
+  const frames = [...document.querySelectorAll("iframe")];
+  const roots = frames.map(frame => frame.contentDocument.documentElement);
+  document.title = "sizes " + roots.map(root => `${{root.scrollWidth}} ${{root.scrollHeight}}`);
+}});
+</script>"""
 
 
 def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -51,22 +51,33 @@ def chromium(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def measure(page: Path, width: int) -> tuple[int, int]:
-    """Width and height, in pixels, that a page takes in a window of that width."""
+def measure(pages: Sequence[Path], width: int, *flags: str) -> tuple[list[tuple[int, int]], str]:
+    """Opens pages in windows of one width, in one browser.
+
+    Args:
+      pages: files.
+      width: in pixels.
+      *flags: for Chromium.
+
+    Returns:
+      Width and height in pixels that each page takes, and what Chromium wrote on its console.
+    """
+    frame = '<iframe src="{}" style="width: {}px; border: 0"></iframe>'
+    frames = "".join(frame.format(page.resolve().as_uri(), width) for page in pages)
     with tempfile.TemporaryDirectory() as directory:
-        frame = Path(directory) / "frame.html"
-        frame.write_text(_MEASURE.format(page=page.resolve().as_uri(), width=width))
-        flags = ("--dump-dom", "--allow-file-access-from-files", "--virtual-time-budget=5000")
-        found = re.search(r"size (\d+) (\d+)", chromium(frame, *flags).stdout)
-    if found is None:
-        raise RuntimeError(f"Chromium did not say how large {page} is")
-    return int(found[1]), int(found[2])
+        file = Path(directory) / "frames.html"
+        file.write_text(_FRAMES.format(frames=frames), encoding="utf-8")
+        files = ("--dump-dom", "--allow-file-access-from-files", "--virtual-time-budget=5000")
+        done = chromium(file, *files, *flags)
+    if (found := re.search(r"<title>sizes ([\d ,]+)</title>", done.stdout)) is None:
+        raise RuntimeError(f"Chromium did not say how large {', '.join(map(str, pages))} are")
+    sizes = [size.split(" ") for size in found[1].split(",")]
+    return [(int(w), int(h)) for w, h in sizes], done.stderr
 
 
-def take(page: Path, picture: Path, *, width: int, scheme: str) -> None:
-    """Takes a picture of a whole page, "light" or "dark", in 256 colours."""
-    _, height = measure(page, width)
-    flags = [f"--window-size={width},{height}", f"--screenshot={picture.resolve()}"]
+def take(page: Path, picture: Path, *, size: tuple[int, int], scheme: str) -> None:
+    """Takes a picture of a page in a window of a size, "light" or "dark", in 256 colours."""
+    flags = [f"--window-size={size[0]},{size[1]}", f"--screenshot={picture.resolve()}"]
     chromium(page, *flags, f"--blink-settings=preferredColorScheme={int(scheme == 'light')}")
     with Image.open(picture) as image:
         # The method that keeps the few pixels of a thin line in their colour.
@@ -78,7 +89,7 @@ def take(page: Path, picture: Path, *, width: int, scheme: str) -> None:
 def train() -> list[Path]:
     """Trains the three runs under runs/ of the current directory, as their commands say."""
     for name, changes in RUNS.items():
-        flags = [f"--config.{change}" for change in ("eval.every=0.5 epochs", *changes)]
+        flags = [f"--config.{change}" for change in changes]
         command = [sys.executable, "-m", "jaxmnist", "train", *flags, f"--workdir=runs/{name}"]
         subprocess.run(command, check=True)
     return [Path("runs") / name for name in RUNS]
@@ -100,10 +111,12 @@ def main() -> None:
                 name: report(first, compare=compare, out=Path(scratch) / f"{name}.html")
                 for name, compare in (("report", []), ("comparison", others))
             }
-        for name, page in pages.items():
-            for width, scheme in VIEWS:
-                picture = PICTURES / f"{name}-{width}-{scheme}.png"
-                take(page, picture, width=width, scheme=scheme)
+        for width in WIDTHS:
+            sizes, _ = measure([*pages.values()], width)
+            for (name, page), (_, height) in zip(pages.items(), sizes, strict=True):
+                for scheme in ("light", "dark"):
+                    picture = PICTURES / f"{name}-{width}-{scheme}.png"
+                    take(page, picture, size=(width, height), scheme=scheme)
 
 
 if __name__ == "__main__":

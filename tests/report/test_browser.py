@@ -46,37 +46,39 @@ def pages(tmp_path_factory):
     return found | {"damaged": report(others[0])}
 
 
-def findings(browser, page, directory):
-    """What Chromium says on its console of a page, and what the page asks the network for."""
+def opened(browser, pages, directory):
+    """Sizes of pages on a phone, what is said on the console, what they ask the network for."""
     log = directory / "net.json"
-    done = browser.chromium(page, f"--log-net-log={log}", f"--screenshot={directory / 'x.png'}")
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    sizes, said = browser.measure(pages, 390, f"--log-net-log={log}")
+    console = [line for line in said.splitlines() if "CONSOLE" in line]
     events = (event.get("params", {}) for event in json.loads(log.read_text())["events"])
     # Chromium itself asks for updates and the like; those requests come from no page.
     requests = [e["url"] for e in events if e.get("initiator", "not an origin") != "not an origin"]
-    return console, sorted({url for url in requests if url.startswith("http")})
+    return sizes, console, sorted({url for url in requests if url.startswith("http")})
 
 
-@pytest.mark.parametrize("name", ["one", "three", "damaged"])
-def test_a_report_is_silent_uses_no_network_and_fits_a_phone(browser, pages, name, tmp_path):
-    assert findings(browser, pages[name], tmp_path) == ([], [])
-    assert browser.measure(pages[name], 390)[0] == 390
+def test_reports_are_silent_use_no_network_and_fit_a_phone(browser, pages, tmp_path):
+    sizes, console, requests = opened(browser, [*pages.values()], tmp_path)
+    assert (console, requests) == ([], [])
+    assert [width for width, _ in sizes] == [390] * len(pages)
 
 
-def test_a_page_with_faults_is_seen(browser, tmp_path):
+def test_a_page_with_faults_is_seen_among_others(browser, pages, tmp_path):
     (tmp_path / "bad.html").write_text(BAD)
-    console, requests = findings(browser, tmp_path / "bad.html", tmp_path)
+    found = opened(browser, [pages["one"], tmp_path / "bad.html"], tmp_path)
+    ((narrow, _), (wide, _)), console, requests = found
     assert "undefinedFunction is not defined" in console[0]
     assert requests == ["https://example.invalid/x.png"]
-    assert browser.measure(tmp_path / "bad.html", 390)[0] > 900
+    assert narrow == 390 and wide > 900
 
 
 def test_pictures_show_the_whole_page_in_both_schemes(browser, pages, tmp_path):
     corners = []
+    ((size,), _) = browser.measure([pages["one"]], 390)
     for scheme in ("light", "dark"):
         picture = tmp_path / f"{scheme}.png"
-        browser.take(pages["one"], picture, width=390, scheme=scheme)
+        browser.take(pages["one"], picture, size=size, scheme=scheme)
         with Image.open(picture) as image:
-            assert image.size == browser.measure(pages["one"], 390)
+            assert image.size == size
             corners.append(sum(image.convert("RGB").getpixel((2, 2))))
     assert corners[0] > 700 and corners[1] < 100
