@@ -150,6 +150,10 @@ class TestAugmentations:
     def test_that_change_more_than_pixels(self, tmp_path, name, text):
         refused(tmp_path, ConfigError, text, augment__custom=f"wrong_parts:{name}")
 
+    def test_arguments_for_none(self, tmp_path):
+        text = r"augment.kwargs=\{'p': 3\} belongs to augment.custom, which is not set: set it, or"
+        refused(tmp_path, ConfigError, text, augment__kwargs={"p": 3})
+
 
 class TestSchedulesAndOptimizers:
     @pytest.mark.parametrize(
