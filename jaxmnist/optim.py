@@ -57,7 +57,8 @@ def make_schedule(
     except (Exception, SystemExit) as error:  # the user's function may raise anything
         rule = "it must give a function from finished steps to a learning rate"
         accepted = ", ".join([*parameters(make)[2:], "warmup"])
-        fault = f"schedule.kwargs={kwargs} for {name!r}: {in_line(error)} (it takes {accepted})"
+        reason = in_line(error).removeprefix("configuration: ")
+        fault = f"schedule.kwargs={kwargs} for {name!r}: {reason} (it takes {accepted})"
         raise ConfigError([f"{fault}; {rule}"]) from error
     return schedule
 

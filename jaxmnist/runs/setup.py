@@ -278,7 +278,7 @@ def _augment(config: ConfigDict, data: Dataset) -> Augment | None:
     asked = {"shift": config.augment.shift, "rotation": config.augment.rotation}
     asked |= {"scale": config.augment.scale, "shear": config.augment.shear}
     functions = resolve(SHIPPED)(data.image_shape, **asked, cutout=config.augment.cutout)
-    if (custom := config.augment.custom) is not None:
+    if (custom := config.augment.custom) or config.augment.kwargs:
         kwargs, image = config.augment.kwargs.to_dict(), _first_image(data.train)
         own = _own("augment:own_augment")(custom, kwargs=kwargs, image=image)
         functions = [*functions, own]

@@ -195,8 +195,7 @@ def _path(workdir: str | Path | None, setup: Setup) -> Path:
 
 def _looked_at(path: Path, setup: Setup, *, allow_config_change: bool) -> Workdir:
     """The work directory, and that of `train.init_from`; what they forbid is said here."""
-    change = allow_config_change
-    place = open_workdir(path, setup.config, allow_config_change=change, write=False)
+    place = open_workdir(path, setup.config, allow_config_change=allow_config_change, write=False)
     if (source := setup.config.train.init_from) and not checkpoint.steps_in(place.checkpoints):
         resolve("jaxmnist.zoo.own.parameters:check_source")(source, setup.state_shapes())
     return place

@@ -150,6 +150,10 @@ class TestAugmentations:
     def test_that_change_more_than_pixels(self, tmp_path, name, text):
         refused(tmp_path, ConfigError, text, augment__custom=f"wrong_parts:{name}")
 
+    def test_arguments_for_none(self, tmp_path):
+        text = r"augment.kwargs=\{'p': 3\} belongs to augment.custom, which is not set: set it, or"
+        refused(tmp_path, ConfigError, text, augment__kwargs={"p": 3})
+
 
 class TestSchedulesAndOptimizers:
     @pytest.mark.parametrize(
@@ -310,6 +314,23 @@ class TestData:
         mine = Dataset("mine", 10, train=train, test=small_data().test)
         with pytest.raises(DataError, match="an 'image' that holds NaN or infinite values"):
             jaxmnist.train(small_config(), tmp_path / "run", dataset=mine, model=Tiny(), quiet=True)
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            (
+                lambda d: d.map(lambda e: e["picture"]),
+                r"fails at place \d+: KeyError: 'picture'; c",
+            ),
+            (lambda d: d.filter(lambda e: False), r"has no example at place \d+; a filter leaves"),
+            (lambda d: d.repeat(), r"elements: give a finite one without repeat\(\)"),
+        ],
+    )
+    def test_examples_that_cannot_be_read(self, tmp_path, change, text):
+        train = change(grained(np.zeros((8, 8), np.uint8)))
+        mine = Dataset("mine", 10, train=train, test=small_data().test)
+        text = f"the grain.MapDataset .*{text}"
+        refused(tmp_path, DataError, text, parts={"dataset": mine})
 
     @pytest.mark.parametrize("wrong", [np.nan, 0.5])
     def test_float64_images(self, tmp_path, wrong):

@@ -108,7 +108,32 @@ def _checked(made: Dataset, classes: int | None, *, prefix: str, source: str) ->
     if grained is None:
         return whole
     check = partial(_example, classes=whole.classes, shape=whole.image_shape)
-    return dataclasses.replace(whole, train=grained.map(check))
+    return dataclasses.replace(whole, train=_Examples(grained, check))
+
+
+class _Examples(grain.MapDataset[Any]):
+    """Examples of the user's own, checked as they come; `check` is given each."""
+
+    def __init__(self, parent: grain.MapDataset[Any], check: Callable[[Any], dict[str, Any]]):
+        super().__init__(parent)
+        self._own, self._check = parent, check
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        try:
+            element = self._own[index]
+        except Exception as error:  # the user's transformations may raise anything
+            fault = f"the grain.MapDataset fails at place {index}: {type(error).__name__}"
+            repair = "correct its source or transformations"
+            raise DataError(f"{fault}: {in_line(error)}; {repair}") from error
+        if element is None:
+            repair = "a filter leaves such gaps: choose the examples in the source instead"
+            raise DataError(f"the grain.MapDataset has no example at place {index}; {repair}")
+        return self._check(element)
 
 
 def _example(element: Any, *, classes: int, shape: tuple[int, ...]) -> dict[str, Any]:
