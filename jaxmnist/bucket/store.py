@@ -44,7 +44,7 @@ class Store:
     application-default login`, or none where STORAGE_EMULATOR_HOST names another endpoint.
     """
 
-    def __init__(self, address: Address, *, retry_s: float = RETRY_S):
+    def __init__(self, address: Address):
         """Finds the credentials, and asks for nothing yet.
 
         Raises:
@@ -59,7 +59,7 @@ class Store:
             from google.cloud.storage.retry import DEFAULT_RETRY
         self.address = address
         self._prefix = f"{address.path}/" if address.path else ""
-        self._options = {"timeout": TIMEOUT_S, "retry": DEFAULT_RETRY.with_timeout(retry_s)}
+        self._options = {"timeout": TIMEOUT_S, "retry": DEFAULT_RETRY.with_timeout(RETRY_S)}
         with _told(address):
             self._client: Any = storage.Client(project=None)
         self._bucket: Any = self._client.bucket(address.bucket)

@@ -168,11 +168,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Whoever asked was killed."""
+
+
 @contextlib.contextmanager
 def serving(cache):
     """A store that this process and those that it starts find; `cache` holds their mirrors."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.store, server.daemon_threads = Store(), True
+    server = Server(("127.0.0.1", 0), Handler)
+    server.store = Store()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     environment = {

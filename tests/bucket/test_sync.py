@@ -34,6 +34,11 @@ def read(folder):
     return {name: data for name, data in found.items() if not name.startswith(".")}
 
 
+@pytest.fixture(autouse=True)
+def gives_up_soon(monkeypatch):
+    monkeypatch.setattr("jaxmnist.bucket.store.RETRY_S", 0.1)
+
+
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "run"
@@ -44,13 +49,13 @@ def run(tmp_path):
 
 @pytest.fixture
 def sync(store, run):
-    return Sync(Store(parse(ADDRESS), retry_s=0.1), run)
+    return Sync(Store(parse(ADDRESS)), run)
 
 
 @pytest.fixture
 def remote():
-    """A connection that gives up soon."""
-    return lambda: Store(parse(ADDRESS), retry_s=0.1)
+    """Makes a connection."""
+    return lambda: Store(parse(ADDRESS))
 
 
 def test_what_is_pushed_is_fetched_elsewhere(store, sync, run, remote, tmp_path):
