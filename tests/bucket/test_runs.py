@@ -308,12 +308,12 @@ class TestJobs:
     @pytest.mark.slow
     def test_two_processes_that_share_nothing_train_into_one_bucket(self, store, tmp_path):
         settings = {"dataset.validation": 100, "eval.every": 4, "checkpoint.keep": 2}
-        both = run_processes(2, 1, train_here, args=[str(tmp_path), settings])
+        both = run_processes(train_here, devices=1, args=[str(tmp_path), settings])
         assert both[0] == both[1] and result(store)["params"]["sha256"] == both[0]["params"]
         assert both[0]["best"] in steps(store)
         # They read of each other by way of the bucket alone.
         assert not list((tmp_path / "1").rglob("*.json"))
-        again = run_processes(2, 1, train_here, args=[str(tmp_path / "new"), settings])
+        again = run_processes(train_here, devices=1, args=[str(tmp_path / "new"), settings])
         assert again[0] == again[1] == both[0]
 
     @pytest.mark.slow
