@@ -59,7 +59,6 @@ def test_what_cannot_be_one_is_refused(text, says):
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "google", None)
     monkeypatch.setitem(sys.modules, "google.cloud", None)
     monkeypatch.delitem(sys.modules, "google.cloud.storage", raising=False)
     says = r"--workdir=gs://digits/a needs a library: pip install 'jaxmnist\[gcs\]'"
