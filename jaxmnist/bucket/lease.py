@@ -19,21 +19,25 @@ LEASE_S: Final = 20.0
 _REPAIR: Final = "wait for that run, stop it, or choose another --workdir"
 
 
+class LeaseLost(WorkdirError):
+    """Another run has taken the lease, or somebody has deleted it."""
+
+
 class Lease:
     """The right to write below an address, for one run at a time.
 
     Each write names the generation that it replaces, so that of two runs one fails. No clocks are
     compared: who finds the object held watches it for `LEASE_S` and takes it over where nothing
-    has changed. It stays behind when a run ends, and tells which mirror the bucket is equal to.
+    has changed. The object stays behind when a run ends, and tells who was the last to write.
 
     Attributes:
       token: differs each time that it is taken; the object holds it.
     """
 
-    def __init__(self, store: Store, *, mirror: str):
-        """Takes nothing yet; `mirror` identifies the directory that the bucket is a copy of."""
-        self._store, self._mirror, self.token = store, mirror, uuid.uuid4().hex
-        self._generation, self._count, self._lock = 0, 0, threading.Lock()
+    def __init__(self, store: Store, *, before: str = ""):
+        """Takes nothing yet; `before` is the token with which this mirror was last written."""
+        self._store, self._before, self.token = store, before, uuid.uuid4().hex
+        self._generation, self._lock = 0, threading.Lock()
         self._since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
     def take(self, *, say: Callable[[str], object]) -> bool:
@@ -47,8 +51,9 @@ class Lease:
           StoreError: the store cannot be used.
         """
         found, self._generation = self._read()
-        ours = found.get("mirror") == self._mirror
-        if found.get("held") and not ours:
+        ours = bool(found) and found.get("token") == self._before
+        # Of a run of this machine the lock of the mirror has told that it is dead.
+        if found.get("held") and not (ours and found.get("host") == socket.gethostname()):
             say(f"{_in_use(self._store, found)}: waiting {LEASE_S:g} s for a sign of life")
             self._await_death()
         try:
@@ -62,7 +67,7 @@ class Lease:
         """Shows that the run lives; any thread may.
 
         Raises:
-          WorkdirError: another run has taken it, or it was deleted.
+          LeaseLost: another run has taken it, or it was deleted.
           StoreError: the store cannot be used.
         """
         try:
@@ -73,9 +78,8 @@ class Lease:
             fault = f"{_in_use(self._store, found)}, which has taken it over from this run"
             if not found:
                 fault = f"work directory {self._store.address} was deleted while this run went on"
-            raise WorkdirError(
-                f"{fault}; run the same command again once nobody uses it"
-            ) from error
+            repair = "run the same command again once nobody uses it"
+            raise LeaseLost(f"{fault}; {repair}") from error
 
     def release(self) -> None:
         """Lets the next run have it at once.
@@ -102,18 +106,17 @@ class Lease:
                 raise WorkdirError(f"{_in_use(self._store, found)}: {_REPAIR}")
 
     def _write(self, *, held: bool) -> None:
-        self._count += 1
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": self._since}
-        holder |= {"mirror": self._mirror, "token": self.token, "count": self._count, "held": held}
+        holder |= {"token": self.token, "held": held}
         content = json.dumps(holder).encode()
         try:
             self._generation = self._store.write(LOCK, content, generation=self._generation)
         except Conflict:
-            # It may be our own: written, and then the answer was lost.
             found, generation = self._read()
-            if (found.get("token"), found.get("count")) != (self.token, self._count):
+            if found.get("token") != self.token:
                 raise
-            self._generation = generation
+            # It is our own: it was written, and then the answer was lost.
+            self._generation = self._store.write(LOCK, content, generation=generation)
 
     def _read(self) -> tuple[dict[str, Any], int]:
         """What the object holds and its generation; nothing, and 0, where there is none."""

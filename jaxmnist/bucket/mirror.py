@@ -5,7 +5,6 @@ import shutil
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,13 +12,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from jaxmnist.bucket.address import Address
-from jaxmnist.bucket.lease import Lease
+from jaxmnist.bucket.lease import Lease, LeaseLost
 from jaxmnist.bucket.store import Object, Store, StoreError
 from jaxmnist.bucket.sync import Sync
 from jaxmnist.checkpoint import steps_in
 from jaxmnist.distributed.agreement import Agreement
 from jaxmnist.distributed.lock import LOCK, locked
 from jaxmnist.errors import Interrupted, JaxmnistError, WorkdirError
+from jaxmnist.writers import write_atomically
 
 #: Seconds between uploads, and between renewals of the lease. A checkpoint is uploaded as soon as
 #: it is whole.
@@ -30,7 +30,7 @@ LAST_UPLOAD_WITHIN_S: Final = 30.0
 LAST_AFTER_ERROR_S: Final = 5.0
 _POLL_S: Final = 0.25
 # Hidden, and named so that a work directory may hold it.
-_ID: Final = ".config.json.mirror"
+_TOKEN: Final = ".config.json.mirror"
 # What is not read again.
 _WRITTEN_ONLY: Final = ("tensorboard/", "profile/")
 
@@ -53,7 +53,7 @@ class Mirror:
         process = agreement.process_id if agreement else 0
         self.path, self._first = address.mirror(process), process == 0
         self._stack, self._fault, self._lost = ExitStack(), "", ""
-        self._round = threading.Lock()
+        self._round = threading.RLock()
         self._uploads = _Repeated(self._upload_if_due, _POLL_S, name="bucket")
         # A large upload may take longer than a lease lasts.
         self._renewals = _Repeated(self._renew, UPLOAD_EVERY_S, name="lease")
@@ -134,14 +134,13 @@ class Mirror:
         self._store = Store(self.address)
         stack.enter_context(locked(self.path))
         listing = check_is_run(self._store)
-        own = self.path / _ID
-        if not own.exists():
-            own.write_text(uuid.uuid4().hex)
-        self._lease = Lease(self._store, mirror=own.read_text())
+        mine = self.path / _TOKEN
+        self._lease = Lease(self._store, before=mine.read_text() if mine.exists() else "")
         if not self._lease.take(say=_say):
             # The bucket has gone on without this mirror.
-            _empty(self.path, keep={LOCK, _ID})
+            _empty(self.path, keep={LOCK})
             listing = self._store.listing()
+        write_atomically(mine, self._lease.token)
         stack.callback(self._release)
         self._renewals.start()
         stack.callback(self._renewals.stop)
@@ -151,7 +150,7 @@ class Mirror:
 
     def _open_as_reader(self, stack: ExitStack, token: str) -> None:
         self._store = Store(self.address)
-        if not Lease(self._store, mirror="").holds(token):
+        if not Lease(self._store).holds(token):
             fault = f"does not find what process 0 wrote to {self.address}"
             raise WorkdirError(f"{_who(self._agreement)} {fault}: give all the same endpoint")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -163,17 +162,18 @@ class Mirror:
     def _renew(self) -> None:
         try:
             self._lease.renew()
-        except StoreError:
-            return  # the next upload tells it
-        except WorkdirError as error:
+        except LeaseLost as error:
             self._lost = str(error)
+        except Exception:  # the next upload tells it
+            return
 
     def _upload_if_due(self) -> None:
-        whole = {*steps_in(self.path / "checkpoints")} <= self._sync.steps
-        now = time.monotonic()
-        if not self._lost and (now >= self._upcoming or (not whole and not self._fault)):
-            self._upload()
-            self._upcoming = time.monotonic() + UPLOAD_EVERY_S
+        with self._round:
+            whole = {*steps_in(self.path / "checkpoints")} <= self._sync.steps
+            due = time.monotonic() >= self._upcoming or (not whole and not self._fault)
+            if due and not self._lost:
+                self._upload()
+                self._upcoming = time.monotonic() + UPLOAD_EVERY_S
 
     def _upload(self) -> bool:
         """Uploads what has changed, unless the lease is lost; whether all went well."""
@@ -181,14 +181,15 @@ class Mirror:
             try:
                 self._lease.renew()
                 self._sync.push()
-            except (StoreError, OSError) as error:  # OSError: of this machine's files
+            except LeaseLost as error:
+                self._lost = str(error)
+                return False
+            except Exception as error:  # whatever a library raises, the run need not end
+                fault = str(error) if isinstance(error, StoreError) else repr(error)
                 if not self._fault:
                     kept = f"the run goes on, and what it writes is kept in {self.path}"
-                    _say(f"{error} (each {UPLOAD_EVERY_S:g} s it is tried again; {kept})")
-                self._fault = str(error)
-                return False
-            except WorkdirError as error:
-                self._lost = str(error)
+                    _say(f"{fault} (each {UPLOAD_EVERY_S:g} s it is tried again; {kept})")
+                self._fault = fault
                 return False
             if self._fault:
                 _say(f"work directory {self.address} is reached again, and up to date")

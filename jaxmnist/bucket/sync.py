@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -159,11 +160,12 @@ class Sync:
 
 
 def _files(path: Path, *, below: str = "") -> Iterator[str]:
-    """Names of the files below a directory that belong to the run."""
-    for file in sorted((path / below).rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if _is_ours(name) and file.is_file():
-            yield name
+    """Names of the files below a directory that belong to the run; others may come and go."""
+    for folder, inner, names in os.walk(path / below):
+        inner[:] = sorted(filter(_is_ours, inner))
+        for file in (Path(folder) / name for name in sorted(filter(_is_ours, names))):
+            if file.is_file():
+                yield file.relative_to(path).as_posix()
 
 
 def _is_ours(name: str) -> bool:
