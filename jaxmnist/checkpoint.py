@@ -160,9 +160,12 @@ class CheckpointWriter:
 
         self._directory, self._keep, self.best_step = directory.absolute(), keep, best_step
         self._info: dict[str, Any] = {}
-        # Threads that wait for a directory to be made would hold up the exit after an error.
         beside = ocp.AsyncOptions(
-            post_finalization_callback=self._seal, create_directories_asynchronously=False
+            post_finalization_callback=self._seal,
+            # Threads that wait for a directory to be made would hold up the exit after an error.
+            create_directories_asynchronously=False,
+            # Orbax asks the wall clock, which may jump; the watchdog has a limit that does not.
+            timeout_secs=10**8,
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
