@@ -22,7 +22,7 @@ from jaxmnist.errors import CheckpointError, WorkdirError
 from jaxmnist.state import TrainState, tree_sha256
 
 FORMAT = 1
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _METADATA = "_CHECKPOINT_METADATA"
 
 
@@ -62,9 +62,9 @@ def read_info(directory: Path, step: int) -> CheckpointInfo:
     """
     place = directory / str(step)
     try:
-        manifest = json.loads((place / _MANIFEST).read_bytes())
+        manifest = json.loads((place / MANIFEST).read_bytes())
         if manifest.pop("sha256") != _sha256(manifest):
-            raise ValueError(f"{_MANIFEST} does not match its own digest")
+            raise ValueError(f"{MANIFEST} does not match its own digest")
         if manifest["format"] != FORMAT:
             rule = f"this version reads {FORMAT}: use the version of jaxmnist that wrote it"
             raise CheckpointError(f"checkpoint {place} has format {manifest['format']}, {rule}")
@@ -95,7 +95,7 @@ def set_aside_after(directory: Path, step: int) -> None:
             (directory / str(later)).rename(next(name for name in names if not name.exists()))
 
 
-def check_same_data(notes: Mapping[str, Any], digest: str, *, workdir: Path) -> None:
+def check_same_data(notes: Mapping[str, Any], digest: str, *, workdir: str) -> None:
     """Refuses to go on with other data than those of a checkpoint; an empty digest says nothing.
 
     Args:
@@ -151,21 +151,28 @@ class CheckpointWriter:
       best_step: the step whose checkpoint stays besides the newest, None for none; may be set.
     """
 
-    def __init__(self, directory: Path, *, keep: int, best_step: int | None = None):
-        """Creates the directory where it is missing; `keep` of the newest checkpoints stay."""
+    def __init__(self, directory: Path, *, keep: int, best_step: int | None = None, **more: Any):
+        """Creates the directory where it is missing; `keep` of the newest checkpoints stay.
+
+        `more` are further options of Orbax's `CheckpointManager`.
+        """
         import orbax.checkpoint as ocp
 
         self._directory, self._keep, self.best_step = directory.absolute(), keep, best_step
         self._info: dict[str, Any] = {}
-        # Threads that wait for a directory to be made would hold up the exit after an error.
         beside = ocp.AsyncOptions(
-            post_finalization_callback=self._seal, create_directories_asynchronously=False
+            post_finalization_callback=self._seal,
+            # Threads that wait for a directory to be made would hold up the exit after an error.
+            create_directories_asynchronously=False,
+            # Orbax asks the wall clock, which may jump; the watchdog has a limit that does not.
+            timeout_secs=10**8,
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
             cleanup_tmp_directories=True,
             save_root_metadata=False,
             async_options=beside,
+            **more,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
         # Its steps would pass for moments of ours in JAX's preemption service, which compares them.
@@ -235,7 +242,7 @@ class CheckpointWriter:
             manifest = {"format": FORMAT, "info": self._info | {"size_bytes": size}}
             manifest["files"] = _digests(place)
             manifest["sha256"] = _sha256(manifest)
-            (place / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            (place / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def _await_metadata(place: Path) -> None:

@@ -11,8 +11,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmnist.config import from_dict, resume_difference, to_dict
-from jaxmnist.errors import UsageError, WorkdirError
+from jaxmnist.errors import WorkdirError
+from jaxmnist.names import resolve
 from jaxmnist.writers import write_atomically
+
+# Found by name, so that the core needs no library of an object store.
+COPY = "jaxmnist.bucket.copy:fetch"
 
 
 class Workdir:
@@ -20,6 +24,7 @@ class Workdir:
 
     Attributes:
       path: the directory.
+      address: what people call it: the path, or the address in a bucket that it mirrors.
       config: the resolved configuration, JSON.
       metrics: one JSON object a line.
       checkpoints: directory of the checkpoints, one directory a step.
@@ -27,8 +32,8 @@ class Workdir:
       result: the result of a finished run, JSON.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, address: str = ""):
+        self.path, self.address = path, address or str(path)
         self.config = path / "config.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
@@ -38,20 +43,22 @@ class Workdir:
     def resume_command(self, command: Sequence[str]) -> str:
         """What to type to go on here: a command line without --workdir, or a call in Python."""
         if command:
-            return shlex.join([*command, f"--workdir={self.path}"])
-        return f"jaxmnist.train(config, workdir={str(self.path)!r})"
+            return shlex.join([*command, f"--workdir={self.address}"])
+        return f"jaxmnist.train(config, workdir={self.address!r})"
+
+    def name_of(self, place: Path) -> str:
+        """What people call a file or directory in it."""
+        return f"{self.address}/{place.relative_to(self.path)}"
 
 
 def local_path(workdir: str | Path) -> Path:
-    """The path of a work directory.
+    """The path of a run that is to be read; one in a bucket is copied to this machine.
 
     Raises:
-      UsageError: it is the address of an object store, or another URL.
+      UsageError: it is the address of another object store, or a library is missing.
+      WorkdirError: the bucket cannot be used, or holds no run there.
     """
-    if "://" in str(workdir):
-        repair = "give a directory; a bucket can be mounted as one, or a network file system"
-        raise UsageError(f"--workdir={workdir} is not a path: {repair}")
-    return Path(workdir)
+    return resolve(COPY)(str(workdir)) if "://" in str(workdir) else Path(workdir)
 
 
 def fresh_path(name: str, *, under: Path = Path("runs")) -> Path:
@@ -62,7 +69,12 @@ def fresh_path(name: str, *, under: Path = Path("runs")) -> Path:
 
 
 def open_workdir(
-    path: Path, config: ConfigDict, *, allow_config_change: bool = False, write: bool = True
+    path: Path,
+    config: ConfigDict,
+    *,
+    allow_config_change: bool = False,
+    write: bool = True,
+    address: str = "",
 ) -> Workdir:
     """Makes a work directory ready for a run of `config`, new or resumed.
 
@@ -71,30 +83,34 @@ def open_workdir(
       config: of the run.
       allow_config_change: go on although keys differ that decide what is computed.
       write: make the directory and write the configuration; of many processes one does.
+      address: what people call it, where that is not the path.
 
     Raises:
       WorkdirError: it cannot be written, holds something else, or a run of another config.
     """
-    workdir = Workdir(path)
+    workdir = Workdir(path, address)
     if path.exists() and not path.is_dir():
-        raise WorkdirError(f"work directory {path} is a file: choose another --workdir")
+        raise WorkdirError(f"work directory {workdir.address} is a file: choose another --workdir")
     if workdir.config.exists():
         differing = () if allow_config_change else resume_difference(read_config(workdir), config)
         if lines := [f"\n  - {key}: {old!r} there, {new!r} now" for key, old, new in differing]:
-            fault = f"work directory {path} holds a run of another configuration:{''.join(lines)}"
+            fault = f"work directory {workdir.address} holds a run of another configuration:"
+            fault += "".join(lines)
             repair = "give the same configuration, or pass --allow_config_change"
             raise WorkdirError(f"{fault}\nchoose another --workdir, {repair}")
     # A kill or another process on the way to config.json leaves .config.json.123.
     elif any(not file.name.lstrip(".").startswith("config.json") for file in path.glob("*")):
         fault = "is not empty and holds no config.json: it is not a run of jaxmnist"
-        raise WorkdirError(f"work directory {path} {fault}; choose a new or empty --workdir")
+        raise WorkdirError(
+            f"work directory {workdir.address} {fault}; choose a new or empty --workdir"
+        )
     try:
         if write:
             path.mkdir(parents=True, exist_ok=True)
             write_atomically(workdir.config, json.dumps(to_dict(config), indent=2) + "\n")
     except OSError as error:
         fault = f"cannot be written: {error.strerror}; choose another --workdir"
-        raise WorkdirError(f"work directory {path} {fault}") from error
+        raise WorkdirError(f"work directory {workdir.address} {fault}") from error
     return workdir
 
 
@@ -112,7 +128,7 @@ def read_config(workdir: Workdir) -> ConfigDict:
             raise TypeError(f"a {type(values).__name__} where an object belongs")
         return from_dict(values)
     except FileNotFoundError as error:
-        fault = f"{workdir.path} is not the work directory of a run: it holds no {path.name}"
+        fault = f"{workdir.address} is not the work directory of a run: it holds no {path.name}"
         raise WorkdirError(f"{fault}; give --workdir of a run of `jaxmnist train`") from error
     except (OSError, ValueError, TypeError) as error:
         repair = "restore it, or start anew in another --workdir"

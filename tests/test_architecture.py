@@ -50,6 +50,7 @@ BESIDE = {
     "testing",
     "zoo",
     "report",
+    "bucket",
     "plan",
     "display",
     "distributed",

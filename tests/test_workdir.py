@@ -150,7 +150,16 @@ class TestFreshPaths:
         assert all(re.fullmatch(r"\d{8}-\d{6}-rows(-\d+)?", name) for name in names)
 
 
-def test_the_address_of_an_object_store_is_no_path():
+def test_a_path_is_taken_as_it_is_and_another_object_store_is_none():
     assert local_path("runs/a") == Path("runs/a")
-    with pytest.raises(UsageError, match=r"--workdir=gs://b/run is not a path: give a directory"):
-        local_path("gs://b/run")
+    with pytest.raises(UsageError, match=r"--workdir=s3://b/run is not a place that jaxmnist can"):
+        local_path("s3://b/run")
+
+
+def test_in_a_bucket_people_are_told_its_address(path):
+    place = open_workdir(path, small_config(), address="gs://digits/one")
+    assert place.name_of(place.checkpoints / "20") == "gs://digits/one/checkpoints/20"
+    assert place.resume_command(["jaxmnist", "train"]) == "jaxmnist train --workdir=gs://digits/one"
+    assert place.resume_command([]) == "jaxmnist.train(config, workdir='gs://digits/one')"
+    with pytest.raises(WorkdirError, match="directory gs://digits/one holds a run of another"):
+        open_workdir(path, small_config(seed=1), address="gs://digits/one")

@@ -33,21 +33,35 @@ def train(flags: Any) -> None:
 
         options["callbacks"] = [Profile(*profiled)]
     result = jaxmnist.train(config, flags.workdir, **options)
-    if flags.report and (page := _report(result.workdir)) and not flags.quiet:
+    place = flags.workdir or result.workdir
+    if flags.report and (page := _report(result.workdir, place)) and not flags.quiet:
         print(f"report: {page}")
 
 
-def _report(workdir: Path) -> Path | None:
-    """Writes the report of a finished run where it is missing or older than the result."""
+def written(path: Path, workdir: str | Path) -> str:
+    """What people call a file that was written into a work directory, here or in a bucket."""
+    return f"{str(workdir).rstrip('/')}/{path.name}" if "://" in str(workdir) else str(path)
+
+
+def _report(directory: Path, workdir: str | Path) -> str | None:
+    """Writes the report of a finished run where it is missing or older than the result.
+
+    Args:
+      directory: that the run has written to.
+      workdir: what it mirrors, if that is in a bucket.
+    """
     import jax
+
+    from jaxmnist.bucket.copy import publish
 
     if jax.process_index() > 0:
         return None
-    page, result = workdir / "report.html", workdir / "result.json"
+    page, result = directory / "report.html", directory / "result.json"
     try:
-        if page.is_file() and page.stat().st_mtime >= result.stat().st_mtime:
-            return page
-        return jaxmnist.report(workdir)
+        if not page.is_file() or page.stat().st_mtime < result.stat().st_mtime:
+            jaxmnist.report(directory)
+            publish(workdir, directory)
+        return written(page, workdir)
     except Exception as error:  # the run is finished and saved, whatever became of its report
         fault = f"the report could not be written: {type(error).__name__}: {error}"
         repair = "the run itself is whole; to try again: jaxmnist report --workdir"
@@ -109,7 +123,8 @@ def predict(flags: Any, *files: str) -> None:
 
 def export(flags: Any) -> None:
     """Writes the model of a run to one file that runs without Flax on CPU, CUDA and TPU."""
-    print(jaxmnist.export(flags.workdir, flags.out, format=flags.format, step=flags.step))
+    path = jaxmnist.export(flags.workdir, flags.out, format=flags.format, step=flags.step)
+    print(path if flags.out else written(path, flags.workdir))
 
 
 def checkpoints(flags: Any) -> None:

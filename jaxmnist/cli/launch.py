@@ -28,11 +28,12 @@ SCRIPT: Final = ["restarts", "run"]
 
 def local(flags: Any) -> None:
     """Trains in several processes of this machine that form one job."""
+    from jaxmnist.bucket.address import check
     from jaxmnist.launch.local import CPU_DEVICES, run_job, share_devices
-    from jaxmnist.workdir import fresh_path, local_path
+    from jaxmnist.workdir import fresh_path
 
     config, count, given = _checked(flags), flags.processes, _given(flags)
-    workdir = str(local_path(flags.workdir or fresh_path(config.dataset.name)))
+    workdir = check(flags.workdir or fresh_path(config.dataset.name))
     asked = config.parallel.cpu_devices
     shares = share_devices(asked, batch_size=config.batch_size, processes=count)
     if count > 1 and not flags.quiet:

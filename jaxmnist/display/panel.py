@@ -27,7 +27,7 @@ def panel_rows(setup: Setup, place: Workdir, resume: str) -> list[tuple[str, str
         "model": f"{config.model.name}, {parameters}{convolution}",
         "data set": f"{data.name}: {counts}; {h}×{w}×{c}, {data.classes} classes",
         "training": f"{steps}, {config.optimizer.name}, {config.schedule.name} schedule",
-        "work directory": str(place.path),
+        "work directory": place.address,
         "to resume": resume,
     }
     return [*rows.items(), *(("note", note) for note in setup.notes)]

@@ -79,12 +79,12 @@ class Terminal:
             "training": f"{train['steps']:,} steps in {speed}",
             "beside it": ", ".join(beside),
             "parameters": f"{params['count']:,}, SHA-256 {params['sha256']}",
-            "result": str(place.result),
-            "metrics": str(place.metrics),
-            "checkpoints": str(place.checkpoints),
+            "result": place.name_of(place.result),
+            "metrics": place.name_of(place.metrics),
+            "checkpoints": place.name_of(place.checkpoints),
         }
         if place.tensorboard.is_dir():
-            rows["event files"] = f"tensorboard --logdir {place.tensorboard}"
+            rows["event files"] = f"tensorboard --logdir {place.name_of(place.tensorboard)}"
         print_table(["", ""], rows.items(), title="result", console=self._console)
 
     def __enter__(self) -> Self:

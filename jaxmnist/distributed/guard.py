@@ -9,21 +9,26 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import jax
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 from ml_collections import ConfigDict
 
+from jaxmnist.bucket.address import parse
+from jaxmnist.bucket.mirror import Mirror
+from jaxmnist.bucket.writer import LoneWriter, NoWriter
 from jaxmnist.callbacks import Callback
+from jaxmnist.checkpoint import CheckpointWriter
 from jaxmnist.config import validate
 from jaxmnist.distributed.agreement import Agreement, data_facts, program_facts
 from jaxmnist.distributed.lock import LOCK, locked
 from jaxmnist.distributed.watchdog import Watchdog
-from jaxmnist.errors import WorkdirError
+from jaxmnist.errors import UsageError, WorkdirError
 from jaxmnist.metrics import Evaluation
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.state import TrainState
+from jaxmnist.workdir import fresh_path
 
 #: Seconds within which a file that process 0 writes must be seen by the others.
 SHARED_WITHIN_S: Final = 10.0
@@ -37,16 +42,21 @@ class Guard(Callback):
     the moment at which the processes of a job may agree to stop.
 
     Attributes:
+      address: of the work directory in a bucket; empty for one that is a path.
       signal_number: the signal that stops the run, once all processes agree to stop; or None.
     """
 
-    def __init__(self, config: ConfigDict):
-        """Does nothing yet but to look at the configuration.
+    def __init__(self, config: ConfigDict, workdir: str | Path | None = None):
+        """Does nothing yet but to look at the configuration and the name of the work directory.
 
         Raises:
-          ConfigError: it has faults.
+          ConfigError: the configuration has faults.
+          UsageError: the work directory is a URL that cannot be one.
         """
         validate(config)
+        self._workdir, self._place = workdir, None if workdir is None else parse(workdir)
+        self.address = str(self._place or "")
+        self._mirror: Mirror | None = None
         self._config, self._stack, self._request = config, ExitStack(), StopRequest()
         self._agreement: Agreement | None = None
         self._watchdog = Watchdog(config.watchdog.timeout, self._where)
@@ -56,20 +66,27 @@ class Guard(Callback):
     def __enter__(self) -> Self:
         """Compares versions and configuration over the processes, and listens for signals.
 
+        A work directory in a bucket is opened here, before anything expensive.
+
         Raises:
-          JobError: they differ.
+          JobError: they differ, or one of them cannot use the bucket.
+          UsageError: the library for buckets is missing.
+          WorkdirError: the bucket cannot be used, or is in use.
         """
         with ExitStack() as stack:
             first, listen = None, True
             if jax.distributed.is_initialized():
                 self._agreement = Agreement()
                 facts = program_facts(self._config)
+                facts["the bucket of --workdir"] = self.address or "none"
                 repair = "start all processes with the same versions and the same configuration"
                 self._agreement.compare("versions and configuration", facts, repair=repair)
                 # Without JAX's service, or in another thread, signals are left as they are.
                 listen = self._agreement.stops_together
                 listen &= threading.current_thread() is threading.main_thread()
                 first = stack.enter_context(_preemption_notice()) if listen else None
+            if self._place:
+                self._mirror = stack.enter_context(Mirror(self._place, self._agreement))
             if listen:
                 self._request = stack.enter_context(stop_requests(first=first))
             stack.callback(self._watchdog.stop)
@@ -77,8 +94,39 @@ class Guard(Callback):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Gives signals and the lock back."""
-        self._stack.close()
+        """Gives signals and the lock back, and uploads what is left to a bucket.
+
+        Raises:
+          WorkdirError: it could not be uploaded.
+        """
+        self._stack.__exit__(*exception)  # type: ignore[arg-type]
+
+    def directory(self, name: str) -> Path:
+        """The work directory on this machine; one that is not given is named after the data set.
+
+        Raises:
+          UsageError: a job of several processes needs one.
+        """
+        if self._mirror:
+            return self._mirror.path
+        processes = self._agreement.num_processes if self._agreement else 1
+        if self._workdir is None and processes > 1:
+            need = "needs a work directory that they share: give --workdir"
+            raise UsageError(f"a job of {processes} processes {need}")
+        return fresh_path(name) if self._workdir is None else Path(self._workdir)
+
+    def checkpoint_writer(self, directory: Path, *, keep: int, best_step: int | None) -> Any:
+        """What this process writes the checkpoints with."""
+        if self._mirror is None or self._agreement is None:
+            return CheckpointWriter(directory, keep=keep, best_step=best_step)
+        if self._agreement.process_id:
+            return NoWriter()
+        return LoneWriter(directory, keep=keep, best_step=best_step)
+
+    def share(self) -> None:
+        """Waits until all processes of a job can read what process 0 has written."""
+        if self._mirror:
+            self._mirror.share()
 
     def hold(self, path: Path, data_digest: str) -> None:
         """Locks the work directory; the processes compare their data and must share it.
@@ -92,11 +140,14 @@ class Guard(Callback):
           JobError: the data differ, a process does not see the directory, or process 0 could not
             lock it.
         """
+        if self._agreement is not None:
+            repair = "give all processes the same files"
+            self._agreement.compare("data", data_facts(data_digest), repair=repair)
+        if self._mirror:
+            return  # its lease is held since the beginning
         if self._agreement is None:
             self._stack.enter_context(locked(path))
             return
-        repair = "give all processes the same files"
-        self._agreement.compare("data", data_facts(data_digest), repair=repair)
         fault = ""
         if self._agreement.process_id == 0:
             try:
@@ -109,6 +160,8 @@ class Guard(Callback):
     def asked(self) -> bool:
         """Whether to stop here; all processes call it at the same moments, as often."""
         self._watchdog.beat()
+        if self._mirror:
+            self._mirror.check()
         if self.signal_number is not None:
             return True
         self._moments += 1

@@ -10,8 +10,8 @@ from typing import Any
 
 import jinja2
 
+from jaxmnist.bucket.address import check
 from jaxmnist.errors import JobError, UsageError
-from jaxmnist.workdir import local_path
 
 
 def render(template: str, **values: Any) -> str:
@@ -43,17 +43,21 @@ def check_name(name: str | None) -> str:
     return str(name)
 
 
-def shared_workdir(workdir: str | None) -> str:
+def shared_workdir(workdir: str | None, *, here: bool) -> str:
     """The flag for the work directory of a job of several hosts.
+
+    Args:
+      workdir: a path that all of them see, or the address of a bucket.
+      here: whether the job runs with the Python of this machine.
 
     Raises:
       UsageError: there is none, so that the job could not go on when it is begun again; or it
-        is a URL.
+        can be neither.
     """
     if not workdir:
-        rule = "on a file system that all of its hosts share, such as a mounted Filestore or NFS"
+        rule = "on a file system that all of its hosts share, such as NFS, or gs://BUCKET/PATH"
         raise UsageError(f"--workdir is missing: give the job a directory {rule}")
-    return f"--workdir={local_path(workdir)}"
+    return f"--workdir={check(workdir, here=here)}"
 
 
 def execute(command: Sequence[str], *, text: str | None = None, keep: bool = False) -> str:

@@ -64,7 +64,7 @@ def script(job: Slurm, train: Sequence[str], *, workdir: str | None) -> str:
       UsageError: the cluster would refuse it, or there is no --workdir.
     """
     job.check()
-    place = shared_workdir(workdir)
+    place = shared_workdir(workdir, here=True)
     gpus = ",".join(map(str, range(job.gpus_per_node)))
     mode = ["--distributed=on" if job.nodes > 1 else "--distributed=off"]
     # JAX would take one GPU of each node, as if every GPU had a task of its own.

@@ -106,7 +106,7 @@ def script(pod: Pod, train: Sequence[str], *, workdir: str | None) -> str:
       UsageError: the cloud would refuse it, or there is no --workdir.
     """
     pod.check()
-    where = shared_workdir(workdir)
+    where = shared_workdir(workdir, here=False)
     accelerator, image = accelerator_of(pod.accelerator)
     several = pod.slices > 1
     return render(
@@ -118,6 +118,7 @@ def script(pod: Pod, train: Sequence[str], *, workdir: str | None) -> str:
         nodes=[f"{pod.name}-{i}" for i in range(pod.slices)] if several else [pod.name],
         place=[f"--zone={pod.zone}", *([f"--project={pod.project}"] if pod.project else [])],
         source=str(Path(pod.source).resolve()),
+        extras="tpu,gcs" if "://" in where else "tpu",
         command=shlex.join(["jaxmnist", "train", *train, where]),
         steps=STEPS,
     )

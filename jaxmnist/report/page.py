@@ -11,10 +11,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from jaxmnist.bucket.copy import publish
 from jaxmnist.errors import WorkdirError
 from jaxmnist.report import charts, tables
 from jaxmnist.report.gather import SPLITS, Run, number, read_runs
 from jaxmnist.report.model import look, refusal
+from jaxmnist.workdir import local_path
 from jaxmnist.writers import write_atomically
 from jaxmnist.zoo.tensorboard import write_mistakes
 
@@ -45,7 +47,8 @@ def report(
     Args:
       workdir: of the run.
       compare: work directories of other runs, to lay over it and beside it.
-      out: the file; None for report.html in the work directory.
+      out: the file; None for report.html in the work directory, which is uploaded where that is
+        in a bucket.
 
     Returns:
       The path of the file.
@@ -53,8 +56,9 @@ def report(
     Raises:
       WorkdirError: a directory is not that of a run, or the file cannot be written.
     """
-    runs = read_runs([workdir, *compare])
-    path = Path(out) if out is not None else Path(workdir) / "report.html"
+    places = [local_path(place) for place in (workdir, *compare)]
+    runs = read_runs(places)
+    path = Path(out) if out is not None else places[0] / "report.html"
     loader, strict = jinja2.FileSystemLoader(Path(__file__).parent), jinja2.StrictUndefined
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=strict, finalize=_legible
@@ -71,6 +75,8 @@ def report(
         if found := content["look"]:
             captions = [f"{y} as {p}, {100 * share:.0f}%" for _, y, p, share in found.mistakes]
             write_mistakes(runs[0].path, found.step, found.images, captions)
+    if out is None:
+        publish(workdir, places[0])
     return path
 
 

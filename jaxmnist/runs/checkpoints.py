@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxmnist.checkpoint import read_info, steps_in
 from jaxmnist.errors import CheckpointError
-from jaxmnist.workdir import Workdir, read_config
+from jaxmnist.workdir import Workdir, local_path, read_config
 
 
 def list_checkpoints(workdir: str | Path) -> list[dict[str, Any]]:
@@ -15,7 +15,7 @@ def list_checkpoints(workdir: str | Path) -> list[dict[str, Any]]:
     Raises:
       WorkdirError: the directory is not that of a run.
     """
-    place = Workdir(Path(workdir))
+    place = Workdir(local_path(workdir), str(workdir))
     read_config(place)
     rows = []
     for step in steps_in(place.checkpoints):

@@ -18,7 +18,7 @@ from jaxmnist.pipeline import eval_batches, placed_ahead, process_rows
 from jaxmnist.runs.setup import Setup, prepare
 from jaxmnist.state import TrainState
 from jaxmnist.step import Batch, Step, make_eval_step, place_batch
-from jaxmnist.workdir import Workdir, read_config
+from jaxmnist.workdir import Workdir, local_path, read_config
 
 
 class Evaluator:
@@ -81,10 +81,10 @@ def load_run(
 
     Raises:
       UsageError: the run was given parts in Python, and they are not given again.
-      WorkdirError: the directory is not that of a run.
+      WorkdirError: the directory is not that of a run, or its bucket cannot be used.
       CheckpointError: no such checkpoint, or it is damaged.
     """
-    place = Workdir(Path(workdir))
+    place = Workdir(local_path(workdir), str(workdir))
     config = read_config(place)
     info = find_checkpoint(place, step)
     # Evaluating does not need the devices that trained.
@@ -93,7 +93,7 @@ def load_run(
     read: Any = restore
     if info.notes.get("parts"):
         ready = resolve("jaxmnist.zoo.own.given:for_evaluation")
-        parts, read = ready(info.notes, parts, workdir=place.path)
+        parts, read = ready(info.notes, parts, workdir=place.address)
     setup = prepare(config, training=False, **parts)
     state = read(place.checkpoints, info, setup.state_shapes())
     return setup, state, info
@@ -108,10 +108,10 @@ def find_checkpoint(workdir: Workdir, step: int | None) -> CheckpointInfo:
     if step is not None:
         if step not in (there := steps_in(workdir.checkpoints)):
             have = f"there are {', '.join(map(str, there)) or 'none'}"
-            raise CheckpointError(f"{workdir.path} has no checkpoint of step {step}: {have}")
+            raise CheckpointError(f"{workdir.address} has no checkpoint of step {step}: {have}")
         return read_info(workdir.checkpoints, step)
     info, faults = newest_good(workdir.checkpoints)
     if info is None:
         detail = "".join(f"\n  - {fault}" for fault in faults) or " it holds none"
-        raise CheckpointError(f"{workdir.path} has no checkpoint that can be used:{detail}")
+        raise CheckpointError(f"{workdir.address} has no checkpoint that can be used:{detail}")
     return info

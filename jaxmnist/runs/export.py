@@ -14,11 +14,13 @@ from jax import export as jax_export
 from jaxmnist.checkpoint import CheckpointInfo
 from jaxmnist.errors import ModelError, UsageError
 from jaxmnist.images import is_on_black
+from jaxmnist.names import resolve
 from jaxmnist.runs.evaluate import load_run
 from jaxmnist.runs.exported import FORMAT, sealed
 from jaxmnist.runs.predict import SAMPLE
 from jaxmnist.runs.setup import Setup
 from jaxmnist.state import TrainState, tree_sha256
+from jaxmnist.workdir import local_path
 from jaxmnist.writers import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -37,7 +39,8 @@ def export(
 
     Args:
       workdir: of the run.
-      out: the file; None for model.stablehlo or model.safetensors in the work directory.
+      out: the file; None for model.stablehlo or model.safetensors in the work directory, which
+        is uploaded where that is in a bucket.
       format: "stablehlo" for a program that takes uint8 [b, h, w, c] for any b and gives logits
         float32 [b, k], on CPU, CUDA and TPU; `jaxmnist.load_exported` and `jax.export.deserialize`
         read it. "safetensors" for parameters and statistics of batch norm alone, float32, named
@@ -59,14 +62,15 @@ def export(
         raise UsageError(f"the format {format!r} does not exist: choose {' or '.join(FORMATS)}")
     if format == "safetensors" and not importlib.util.find_spec("safetensors"):
         raise UsageError("the format safetensors needs a library: pip install 'jaxmnist[export]'")
-    path = Path(out) if out is not None else Path(workdir) / f"model.{format}"
+    place = local_path(workdir)
+    path = Path(out) if out is not None else place / f"model.{format}"
     if path.is_dir():
         rule = "it is a directory; choose another --out"
         raise UsageError(f"the model cannot be written to {path}: {rule}")
     # XLA's convolution is the one that every platform has made fast.
     if getattr(parts.get("model"), "conv", "xla") != "xla":
         parts["model"] = parts["model"].clone(conv="xla")
-    setup, state, info = load_run(workdir, step=step, conv="xla", **parts)
+    setup, state, info = load_run(place, step=step, conv="xla", **parts)
     variables = jax.device_get((state.inference_params, state.batch_stats))
     manifest = _manifest(setup, state, info)
     write = _program if format == "stablehlo" else _parameters
@@ -76,6 +80,8 @@ def export(
     except OSError as error:
         fault = f"the model cannot be written to {path}: {error.strerror or error}"
         raise UsageError(f"{fault}; choose another --out") from error
+    if out is None and place != Path(workdir):
+        resolve("jaxmnist.bucket.copy:publish")(workdir, place)
     return path
 
 

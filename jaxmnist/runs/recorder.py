@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from jaxmnist.callbacks import Callback
-from jaxmnist.checkpoint import CheckpointWriter
 from jaxmnist.clock import Clock
 from jaxmnist.errors import NonFiniteLossError
 from jaxmnist.mesh import replicate
@@ -66,7 +65,7 @@ class Recorder:
         ]
         self.history = [r for r in read_records(place.metrics) if r["step"] <= step]
         keep, best = setup.config.checkpoint.keep, self.best["step"] if self.best else None
-        self._checkpoints = CheckpointWriter(place.checkpoints, keep=keep, best_step=best)
+        self._checkpoints = guard.checkpoint_writer(place.checkpoints, keep=keep, best_step=best)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -183,7 +182,7 @@ class Recorder:
 
     def _stop_if_bad(self, bad_step: int, learning_rate: float) -> None:
         if bad_step >= 0:
-            place = self._place.checkpoints / str(self._saved)
+            place = self._place.name_of(self._place.checkpoints / str(self._saved))
             saved = f"step {self._saved}, in {place}" if self._saved else "none was saved"
             fault = f"was not finite at step {bad_step} (learning rate {learning_rate:.3g})"
             fault = f"the loss or the update {fault}; the last good checkpoint: {saved}"

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from jaxmnist import checkpoint
 from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
-from jaxmnist.errors import Interrupted, UsageError, WorkdirError
+from jaxmnist.errors import Interrupted, WorkdirError
 from jaxmnist.mesh import in_flight_limit, keep_compiled_programs, replicate
 from jaxmnist.names import resolve
 from jaxmnist.pipeline import BatchSource, process_rows, train_batches
@@ -29,7 +29,7 @@ from jaxmnist.runs.setup import Setup, prepare
 from jaxmnist.state import TrainState, parameter_count, tree_sha256
 from jaxmnist.step import Several, Step, make_train_step, place_batch
 from jaxmnist.step.body import Loss
-from jaxmnist.workdir import Workdir, fresh_path, local_path, open_workdir, read_result
+from jaxmnist.workdir import Workdir, open_workdir, read_result
 from jaxmnist.writers import write_atomically
 
 # Found by name, so that the core needs no library of the terminal.
@@ -55,7 +55,8 @@ def train(
 
     Args:
       config: from `jaxmnist.get_config`.
-      workdir: where everything is kept; None for a fresh directory under `runs/`.
+      workdir: where everything is kept; None for a fresh directory under `runs/`. It may be in a
+        bucket, "gs://bucket/path"; `result.workdir` is then what mirrors it on this machine.
       dataset: a `jaxmnist.datasets.Dataset` in place of the configured one, or a
         `grain.MapDataset` of examples or a pair of arrays in place of its training split.
       model: a linen module in place of the configured one.
@@ -80,14 +81,14 @@ def train(
     with ExitStack() as stack:
         # ---- From here on the first signal is a request, looked at between steps; the processes of
         # a job have compared what they must have in common, and agree on where they stop.
-        guard = stack.enter_context(resolve(GUARD)(config))
+        guard = stack.enter_context(resolve(GUARD)(config, workdir))
 
         # ---- Devices, data, model, optimizer: whatever is wrong with them is said here.
         parts = {"dataset": dataset, "model": model, "tx": tx, "loss": loss}
         setup = prepare(config, callbacks=callbacks, **parts)
         first = jax.process_index() == 0
-        path = _path(workdir, setup)
-        place = _looked_at(path, setup, allow_config_change=allow_config_change)
+        path, change = guard.directory(setup.data.name), allow_config_change
+        place = _looked_at(path, setup, allow_config_change=change, address=guard.address)
         guard.hold(path, setup.data.digest)
         terminal = stack.enter_context(resolve(TERMINAL)(quiet=quiet or not first))
         resume = place.resume_command(command)
@@ -96,9 +97,10 @@ def train(
         # ---- The state: fresh, or as the newest sound checkpoint left it.
         found = _newest_checkpoint(place, terminal)
         if found is not None and not allow_config_change:
-            checkpoint.check_same_data(found.notes, setup.data.digest, workdir=path)
+            checkpoint.check_same_data(found.notes, setup.data.digest, workdir=place.address)
             if found.notes.get("parts"):
-                resolve("jaxmnist.zoo.own.given:check_parts")(found.notes, parts, workdir=path)
+                check_parts = resolve("jaxmnist.zoo.own.given:check_parts")
+                check_parts(found.notes, parts, workdir=place.address)
         clock = Clock(found.notes["seconds"] if found else None)
         clock.switch("compile")
         state, origin = _first_state(setup, found, place, terminal=terminal, parts=parts)
@@ -108,7 +110,7 @@ def train(
         if step > setup.steps:
             rule = f"{step:,} steps, more than the {setup.steps:,} of this configuration"
             repair = "train longer, or choose another --workdir"
-            raise WorkdirError(f"the run in {place.path} has made {rule}: {repair}")
+            raise WorkdirError(f"the run in {place.address} has made {rule}: {repair}")
 
         # ---- The steps, unless an earlier run has made them all.
         recorder = Recorder(setup, place, terminal, clock, step=step, guard=guard, origin=origin)
@@ -128,6 +130,7 @@ def train(
         # ---- The result, from the last state; the best one is looked at beside it.
         clock.switch(None)
         recorder.wait()
+        guard.share()
         result = _result(setup, state, place, recorder=recorder, clock=clock)
         if jax.process_index() == 0:
             write_atomically(place.result, result.to_json(setup.mesh, command=resume))
@@ -185,17 +188,9 @@ def _raise_if_stopped(setup: Setup, recorder: Recorder, guard: Any, resume: str,
         raise Interrupted(text, signal_number=guard.signal_number)
 
 
-def _path(workdir: str | Path | None, setup: Setup) -> Path:
-    """The work directory that is asked for, or a fresh one."""
-    if workdir is None and jax.process_count() > 1:
-        need = "needs a work directory that they share: give --workdir"
-        raise UsageError(f"a job of {jax.process_count()} processes {need}")
-    return fresh_path(setup.data.name) if workdir is None else local_path(workdir)
-
-
-def _looked_at(path: Path, setup: Setup, *, allow_config_change: bool) -> Workdir:
+def _looked_at(path: Path, setup: Setup, **how: Any) -> Workdir:
     """The work directory, and that of `train.init_from`; what they forbid is said here."""
-    place = open_workdir(path, setup.config, allow_config_change=allow_config_change, write=False)
+    place = open_workdir(path, setup.config, write=False, **how)
     if (source := setup.config.train.init_from) and not checkpoint.steps_in(place.checkpoints):
         resolve("jaxmnist.zoo.own.parameters:check_source")(source, setup.state_shapes())
     return place

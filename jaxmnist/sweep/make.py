@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxmnist.config import from_dict, resume_difference, to_dict
 from jaxmnist.display.terminal import Terminal
-from jaxmnist.errors import ConfigError, Interrupted, WorkdirError
+from jaxmnist.errors import ConfigError, Interrupted, UsageError, WorkdirError
 from jaxmnist.signals import StopRequest, stop_requests
 from jaxmnist.sweep.book import Book, Sweep
 from jaxmnist.sweep.grid import Run, describe, expand
@@ -64,6 +64,9 @@ def sweep(
     # ---- What shall be run: whatever is wrong with it is said before anything is trained.
     grid = {key: [str(value) for value in values] for key, values in (grid or {}).items()}
     runs = expand(config, seeds=seeds, grid=grid)
+    if "://" in str(workdir):
+        repair = "give a directory; each run of it may be trained into a bucket by itself"
+        raise UsageError(f"--workdir={workdir}: a sweep cannot lie in an object store: {repair}")
     path = fresh_path("sweep") if workdir is None else Path(workdir)
     identity = {"config": to_dict(config) | {"seed": 0}, "grid": grid, "seeds": sorted(seeds)}
     _check_same_sweep(path, identity)

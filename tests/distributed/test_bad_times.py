@@ -14,6 +14,23 @@ from jaxmnist.cli.main import main
 from jaxmnist.distributed.lock import locked
 
 MANY = 100_000
+STANDS_STILL = """
+import time, jax
+from jaxmnist.runs.recorder import Recorder
+stepped = Recorder.stepped
+def stand_still(self, state, step):
+    stepped(self, state, step)
+    if step == {step} and jax.process_index() == {process}:
+        time.sleep(100)
+Recorder.stepped = stand_still
+"""
+# Each look at the wall clock finds it an hour earlier, or a day later.
+JUMPS = """
+import itertools, time
+changes = itertools.cycle([-3_600.0, 86_400.0])
+wall = itertools.accumulate(changes, initial=1e9)
+time.time = lambda: next(wall)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +145,30 @@ class TestStandstill:
         assert "runs/train.py" in first.text and "in _loop" in first.text
 
     @pytest.mark.slow
-    def test_clocks_that_jump_leave_durations_alone(self, tmp_path, run, monkeypatch, capfd):
-        jumps = iter(range(10**9, 0, -86_400))
-        monkeypatch.setattr(time, "time", lambda: float(next(jumps)))
-        assert main(run(tmp_path / "run", train__steps=20)) == 0
-        output = capfd.readouterr().out
-        assert "step     20/20" in output and "-" not in re.findall(r"(\S+) images/s", output)[0]
+    def test_every_process_shows_its_stacks(self, tmp_path, data):
+        changes = {"train.steps": MANY, "watchdog.timeout": 3, "dataset.dir": data}
+        # The second one stands still of itself, the first one because it waits for it.
+        before = STANDS_STILL.format(step=30, process=1)
+        with started(tmp_path, *job(tmp_path / "run", **changes), before=before) as processes:
+            assert [process.ends(60) for process in processes] == [1, 1]
+        for process in processes:
+            assert_a_sentence(
+                process,
+                r"no step and no batch of evaluation was finished for 3 s",
+                r"The last step that was begun is 3\d of 100,000, its batch: examples \d+ to",
+            )
+            assert "runs/train.py" in process.text and "in _loop" in process.text
+        assert "in stand_still" in processes[1].text and "in stand_still" not in processes[0].text
+
+    @pytest.mark.slow
+    def test_clocks_that_jump_leave_durations_and_limits_alone(self, tmp_path, data):
+        changes = {"watchdog.timeout": 60, "dataset.dir": data}
+        with started(tmp_path, *job(tmp_path / "run", **changes), before=JUMPS) as (first, second):
+            found = first.result(tmp_path / "run")["train"]
+            assert second.ends(10) == 0
+        seconds = [value for name, value in found.items() if name.endswith("seconds")]
+        assert len(seconds) > 4 and all(0 <= value < 90 for value in seconds)
+        assert "-" not in "".join(re.findall(r"(\S+) images/s", first.text))
 
 
 def test_a_lone_run_imports_nothing_that_joins_processes():

@@ -31,6 +31,23 @@ class TestStart:
             assert "Traceback" not in process.text
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.slow
+    def test_other_versions_on_one_process(self, tmp_path):
+        first, second = job(tmp_path / "run")
+        before = "import importlib.metadata as m; m.version = lambda name: '0.0.1'"
+        with (
+            started(tmp_path / "a", first) as (one,),
+            started(tmp_path / "b", second, before=before) as (other,),
+        ):
+            assert one.ends(60) == other.ends(60) == 1
+        for process in (one, other):
+            assert re.search(
+                r"process 1 on \S+ differs: the version of jaxmnist is 0\.0\.1 there and \S+ on "
+                r"process 0, the version of jax is 0\.0\.1 there .*; start all processes with the",
+                process.text,
+            ), process.text
+        assert not (tmp_path / "run").exists()
+
     def test_when_the_others_do_not_come_it_ends_at_the_time_limit(self, tmp_path):
         alone, lost = (job(tmp_path / "run", "--initialization_timeout=2")[i] for i in (0, 1))
         with started(tmp_path, alone, lost) as (first, second):

@@ -103,7 +103,7 @@ def test_a_reserved_port_is_not_given_to_others_and_process_0_can_have_it():
     [
         (["--processes=0"], "processes"),
         (["--processes=3", "--config.batch_size=256"], "batch_size=256 cannot be shared"),
-        (["--workdir=s3://bucket/run"], "--workdir=s3://bucket/run is not a path: give a dir"),
+        (["--workdir=s3://bucket/run"], "--workdir=s3://bucket/run is not a place that"),
         (["--config.batch=3"], "there is no key 'batch'"),
         (["--profile_steps=6:5"], "--profile_steps=6:5: give the first and the last step, such as"),
         (["--process_id=1"], "Unknown command line flag 'process_id'"),

@@ -52,6 +52,17 @@ def test_it_asks_for_what_the_flags_say(launch):
     ]
 
 
+def test_a_bucket_is_passed_on(launch, check_shell, monkeypatch):
+    monkeypatch.setattr("jaxmnist.bucket.address.has_library", lambda: True)
+    code, script, _ = launch(workdir="gs://bucket/a run")
+    assert code == 0 and "jaxmnist train '--workdir=gs://bucket/a run' " in script
+    check_shell(script)
+    # The job runs with this Python, which must be able to use it.
+    monkeypatch.setattr("jaxmnist.bucket.address.has_library", lambda: False)
+    code, script, err = launch(workdir="gs://bucket/a run")
+    assert (code, script) == (2, "") and "pip install 'jaxmnist[gcs]'" in err
+
+
 @pytest.mark.parametrize(
     ("flags", "fault"),
     [

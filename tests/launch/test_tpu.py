@@ -95,8 +95,15 @@ def test_what_is_missing_is_named(launch, left_out, missing):
     assert (code, out) == (2, "") and f"--{missing} is missing: give " in err
     code, out, err = launch(workdir=None)
     assert (code, out) == (2, "") and "--workdir is missing: give the job a directory" in err
-    code, out, err = launch(workdir="gs://bucket/run")
-    assert (code, out) == (2, "") and "--workdir=gs://bucket/run is not a path" in err
+    code, out, err = launch(workdir="s3://bucket/run")
+    assert (code, out) == (2, "") and "--workdir=s3://bucket/run is not a place that" in err
+
+
+def test_a_bucket_is_passed_on_and_its_library_installed(launch, check_shell):
+    code, script, _ = launch(workdir="gs://bucket/a run/")
+    assert code == 0 and "jaxmnist train '--workdir=gs://bucket/a run' ||" in script
+    assert "'./source[tpu,gcs]'" in script and "'./source[tpu]'" in launch()[1]
+    check_shell(script)
 
 
 def test_without_gcloud_it_says_so(launch, monkeypatch):

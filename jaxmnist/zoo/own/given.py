@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import optax
@@ -26,7 +25,7 @@ def names_of(parts: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
-def check_parts(notes: Mapping[str, Any], parts: Mapping[str, Any], *, workdir: Path) -> None:
+def check_parts(notes: Mapping[str, Any], parts: Mapping[str, Any], *, workdir: str) -> None:
     """Asks for what a run was given in Python, where it is not given again.
 
     Args:
@@ -41,13 +40,13 @@ def check_parts(notes: Mapping[str, Any], parts: Mapping[str, Any], *, workdir: 
     if missing := [name for name, part in parts.items() if name in then and part is None]:
         named = ", ".join(f"{name} = {then[name]}" for name in missing)
         fault = f"the run in {workdir} was given in Python: {named}"
-        arguments = ", ".join([repr(str(workdir)), *(f"{name}=..." for name in missing)])
+        arguments = ", ".join([repr(workdir), *(f"{name}=..." for name in missing)])
         repair = f"jaxmnist.evaluate({arguments}), and likewise to jaxmnist.predict and train"
         raise UsageError(f"{fault}. The command line cannot pass it; from Python: {repair}")
 
 
 def for_evaluation(
-    notes: Mapping[str, Any], parts: Mapping[str, Any], *, workdir: Path
+    notes: Mapping[str, Any], parts: Mapping[str, Any], *, workdir: str
 ) -> tuple[dict[str, Any], Callable[..., Any]]:
     """The parts to evaluate a run with, and what restores its state.
 

@@ -10,7 +10,7 @@ from jaxmnist.checkpoint import CheckpointInfo, flat, types
 from jaxmnist.errors import CheckpointError, WorkdirError
 from jaxmnist.runs.evaluate import find_checkpoint
 from jaxmnist.state import TrainState, tree_sha256
-from jaxmnist.workdir import Workdir, read_config
+from jaxmnist.workdir import Workdir, local_path, read_config
 
 
 def restore_model(directory: Path, info: CheckpointInfo, target: TrainState) -> TrainState:
@@ -62,7 +62,11 @@ def start_from(state: TrainState, source: str) -> tuple[TrainState, dict[str, An
     _verify(model["params"], digest, place.checkpoints / str(info.step))
     # Copies: a state is donated, and one buffer cannot be given away twice.
     average = None if state.ema is None else jax.tree.map(lambda x: x.copy(), model["params"])
-    origin = {"workdir": str(place.path), "step": info.step, "params_sha256": digest}
+    origin = {
+        "workdir": source if "://" in source else str(place.path),
+        "step": info.step,
+        "params_sha256": digest,
+    }
     return state.replace(**model, ema=average), origin
 
 
@@ -83,7 +87,7 @@ def check_source(source: str, state: TrainState) -> None:
 def _open(source: str, state: TrainState) -> tuple[Workdir, CheckpointInfo, Callable[[str], str]]:
     """The run to start from, its checkpoint, and what an array of ours is called in it."""
     what = f"train.init_from={source!r}"
-    place = Workdir(Path(source).expanduser())
+    place = Workdir(local_path(source).expanduser())
     try:
         read_config(place)
         info = find_checkpoint(place, None)
