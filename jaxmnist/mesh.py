@@ -82,7 +82,8 @@ def keep_compiled_programs(mesh: Mesh) -> None:
     one that shares the directory may lack. A directory that JAX was told of already is left as it
     is, and one that cannot be made is done without.
     """
-    if mesh.devices.flat[0].platform == "cpu" or jax.config.jax_compilation_cache_dir:
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    if on_cpu or jax.config.values["jax_compilation_cache_dir"]:
         return
     path = Path(platformdirs.user_cache_dir("jaxmnist")) / "xla"
     with contextlib.suppress(OSError):

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Look:
     correct: Array
     mistakes: list[tuple[str, int, int, float]]
     images: Array
-    filters: list[str]
+    filters: Sequence[str]
     sizes: Mapping[str, int]
 
 
