@@ -22,15 +22,20 @@ def row(label):
     return found
 
 
-def newest(name, command):
-    """The rows of the newest record of a command, by candidate and, where there is one, batch."""
+def newest_rows(name, command):
+    """The rows of the newest record of a command."""
     lines = (pages.ROOT / "benchmarks" / "records" / f"{name}.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     found = max(
         (r for r in records if r["command"].endswith(command)),
         key=lambda r: r["environment"]["date"],
     )
-    return {(r["candidate"], r.get("batch")): r for r in found["rows"]}
+    return found["rows"]
+
+
+def newest(name, command):
+    """The same by candidate and, where there is one, batch."""
+    return {(r["candidate"], r.get("batch")): r for r in newest_rows(name, command)}
 
 
 @pytest.fixture
@@ -70,6 +75,13 @@ def test_the_speedrun_is_that_of_the_record():
     assert "mean of 20 seeds" in label and f"{ours['of_recipe']['median']:.2f} of the Py" in label
 
 
+def test_the_most_accurate_configuration_is_that_of_the_record():
+    (mnist,) = newest_rows("best", "--datasets=mnist --seeds=3")
+    one, minutes = mnist["accuracy"]["mean"], mnist["seconds"]["median"] / 60
+    _, value = row("--config=best")
+    assert value == f"{one:.2%}, {minutes:.0f} min; {mnist['vote']:.2%}".replace("%", " %")
+
+
 def test_the_worst_difference_is_that_of_the_page_of_proofs():
     proofs = pages.read("docs/proofs.md")
     (line,) = [line for line in proofs.splitlines() if "proofs/test_equivalence.py" in line]
@@ -89,5 +101,5 @@ def test_no_row_is_without_a_test():
     head = [name for name in ROWS if re.search(r"measured on \d+ CPU cores, JAX", name)]
     measured = list(ROWS)[list(ROWS).index(head[0]) + 2 :]
     measured = measured[: measured.index(row("`pytest`")[0]) + 1]
-    assert len(measured) == 9
+    assert len(measured) == 10
     assert all(any(text in name for text in known) for name in measured)
