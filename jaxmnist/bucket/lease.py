@@ -38,6 +38,7 @@ class Lease:
         """Takes nothing yet; `before` is the token with which this mirror was last written."""
         self._store, self._before, self.token = store, before, uuid.uuid4().hex
         self._generation, self._lock = 0, threading.Lock()
+        self._lost, self._written = "", 0.0
         self._since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
     def take(self, *, say: Callable[[str], object]) -> bool:
@@ -72,6 +73,8 @@ class Lease:
         """
         try:
             with self._lock:
+                if self._lost:
+                    raise LeaseLost(self._lost)
                 self._write(held=True)
         except Conflict as error:
             found, _ = self._read()
@@ -79,7 +82,18 @@ class Lease:
             if not found:
                 fault = f"work directory {self._store.address} was deleted while this run went on"
             repair = "run the same command again once nobody uses it"
-            raise LeaseLost(f"{fault}; {repair}") from error
+            self._lost = f"{fault}; {repair}"
+            raise LeaseLost(self._lost) from error
+
+    def confirm(self) -> None:
+        """Makes sure that the lease is held now, as `renew`; costs nothing where it just was.
+
+        Raises:
+          LeaseLost: another run has taken it, or it was deleted.
+          StoreError: the store cannot be used.
+        """
+        if self._lost or time.monotonic() - self._written > LEASE_S / 2:
+            self.renew()
 
     def release(self) -> None:
         """Lets the next run have it at once.
@@ -117,6 +131,7 @@ class Lease:
                 raise
             # It is our own: it was written, and then the answer was lost.
             self._generation = self._store.write(LOCK, content, generation=generation)
+        self._written = time.monotonic()
 
     def _read(self) -> tuple[dict[str, Any], int]:
         """What the object holds and its generation; nothing, and 0, where there is none."""

@@ -144,7 +144,7 @@ class Mirror:
         stack.callback(self._release)
         self._renewals.start()
         stack.callback(self._renewals.stop)
-        self._sync = Sync(self._store, self.path)
+        self._sync = Sync(self._store, self.path, self._lease.confirm)
         self._sync.pull(listing, replace=False)
         self._sync.push()
 

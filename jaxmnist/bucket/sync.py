@@ -22,9 +22,15 @@ class Sync:
     that has none in the bucket is not fetched.
     """
 
-    def __init__(self, store: Store, path: Path):
-        """Asks for nothing yet; `path` is of the directory here."""
-        self._store, self._path = store, path
+    def __init__(self, store: Store, path: Path, confirm: Callable[[], None] = lambda: None):
+        """Asks for nothing yet.
+
+        Args:
+          store: the objects.
+          path: of the directory here.
+          confirm: called before each write to the store, which it stops by raising.
+        """
+        self._store, self._path, self._confirm = store, path, confirm
         self._known: dict[str, Object] = {}
         self._digests: dict[str, tuple[tuple[int, int], str]] = {}
 
@@ -116,6 +122,7 @@ class Sync:
         """Deletes objects of a checkpoint, its manifest before all others."""
         names = [name for name in self._known if _step(name) == step and unwanted(name)]
         for name in sorted(names, key=lambda name: not name.endswith(f"/{MANIFEST}")):
+            self._confirm()
             self._store.delete(name)
             del self._known[name]
 
@@ -126,6 +133,7 @@ class Sync:
         # What grows is read whole first; a checkpoint does not change, and may be large.
         content = path if _step(name) else path.read_bytes()
         md5 = self._md5(name) if isinstance(content, Path) else _md5(content)
+        self._confirm()
         self._store.put(name, content)
         self._known[name] = Object(md5, path.stat().st_size)
 

@@ -104,6 +104,19 @@ def test_who_was_taken_for_dead_learns_of_it(store, lease, said):
         second.renew()
 
 
+def test_before_each_file_it_is_made_sure_of(store, lease, said):
+    first, second = lease(), lease()
+    first.take(say=said.append)
+    before = list(store.writes)
+    first.confirm()
+    assert store.writes == before  # it was only just taken
+    second.take(say=said.append)
+    with pytest.raises(LeaseLost, match="has taken it over"):
+        first.confirm()
+    with pytest.raises(LeaseLost, match="has taken it over"):
+        first.confirm()
+
+
 def test_an_answer_that_is_lost_is_not_taken_for_another_run(store, lease, said):
     first = lease()
     first.take(say=said.append)

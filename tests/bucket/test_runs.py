@@ -228,8 +228,8 @@ class TestOneProcess:
             lock = f"{PATH}/.config.json.lock"
             holder = json.loads(store.objects[lock].data) | {"token": "x", "pid": 4711}
             store.write(lock, json.dumps(holder).encode(), {})
+            time.sleep(1.0)  # a file may be under way
             seen.update(store.files(PATH))
-            time.sleep(1.0)
 
         seen = {}
         with pytest.raises(WorkdirError, match=r"in use by process 4711 .*has taken it over from"):
@@ -349,7 +349,9 @@ class TestJobs:
 
 
 @pytest.mark.slow
-def test_the_launcher_takes_a_bucket(store, data, capfd):
+def test_the_launcher_takes_a_bucket(store, data, tmp_path):
     settings = config(dataset__dir=data, train__steps=20)
-    assert main(["launch", "local", f"--workdir={ADDRESS}", *settings]) == 0
-    assert "result.json" in store.files(PATH)
+    with started(tmp_path, ["launch", "local", f"--workdir={ADDRESS}", *settings]) as (process,):
+        assert process.ends(90) == 0, process.text
+    assert {"result.json", "report.html"} <= {*store.files(PATH)}
+    assert f"report: {ADDRESS}/report.html" in process.text
