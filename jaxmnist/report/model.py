@@ -43,9 +43,9 @@ class Look:
     step: int
     confidence: Array
     correct: Array
-    mistakes: list[tuple[str, int, int, float]]
+    mistakes: list[tuple[Markup, int, int, float]]
     images: Array
-    filters: list[str]
+    filters: list[Markup]
     sizes: Mapping[str, int]
 
 
