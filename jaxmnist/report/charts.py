@@ -85,7 +85,7 @@ def curves(series: Sequence[Series], *, scale: str) -> Markup:
             axes.set_yticks([1 - a for a in _ACCURACIES], [f"{100 * a:.6g} %" for a in _ACCURACIES])
             axes.set_ylim(limits)
             return
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.4g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick))
         if scale == "log":
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         else:
@@ -151,6 +151,11 @@ def _plot_shares(axes: Axes, x: Array, right: Array, total: Array) -> None:
     bars = np.maximum([p - middle + half, middle + half - p], 0)
     axes.errorbar(x, p, bars, fmt="o", ms=5, color=_SERIES[0], elinewidth=1.2, capsize=2)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _tick(value: float, _: int | None = None) -> str:
+    """A number at an axis: whole where it is large, in powers of ten where it is huge."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:,.4g}"
 
 
 def _thinned(values: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,9 @@ class Look:
     step: int
     confidence: Array
     correct: Array
-    mistakes: list[tuple[str, int, int, float]]
+    mistakes: list[tuple[Markup, int, int, float]]
     images: Array
-    filters: Sequence[str]
+    filters: list[Markup]
     sizes: Mapping[str, int]
 
 

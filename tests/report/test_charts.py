@@ -22,6 +22,11 @@ def test_any_step_times_are_drawn(times):
     assert step_times([Series(np.ones(len(times)), np.array(times), 0)]).startswith("<svg")
 
 
+def test_thousands_at_an_axis_are_written_out():
+    svg = curves([Series(np.arange(3.0), np.array([0, 1e4, 2e4]), 0)], scale="linear")
+    assert ">17,500<" in svg and ">7,500<" in svg and "e+04" not in svg
+
+
 def test_nothing_is_drawn_of_nothing():
     nothing = Series(np.zeros(0), np.zeros(0), 0)
     assert curves([nothing], scale="log") == step_times([nothing]) == ""
