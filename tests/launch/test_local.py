@@ -138,6 +138,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert len([line for line in lines if " 40/40 " in line and " train " in line]) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_job_with_its_reason_and_the_same_command_resumes(tmp_path):
     workdir = tmp_path / "it's here"
     data = {"dataset.dir": write_data(tmp_path / "data")}

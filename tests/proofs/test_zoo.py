@@ -145,9 +145,8 @@ def test_a_step_of_each_model_as_it_ships_is_the_same_on_four_devices(name, mnis
     proven(task, variables, data, **facts, tolerance=5 * TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "name", [n if "logits" in n else pytest.param(n, marks=pytest.mark.slow) for n in KINDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
 def test_in_deterministic_mode_twenty_steps_are_bit_equal(name):
     task, variables = task_of(name, unroll=True, augment=make_augment(all_of()))
     data = batches(small_data(train=640, side=SIDE).train, steps=20)
