@@ -156,7 +156,10 @@ class TestArchives:
             ({"test_images": None}, r"lacks test_images; it holds train_images, train_labels, te"),
             ({"validation_images": GREY}, "lacks validation_labels; it holds"),
             ({"train_images": GREY[:19] / 255}, r"mine.npz/train_images: images are float64"),
-            ({"train_labels": np.zeros(19)}, r"mine.npz/train_labels: labels are float64, expected integers"),
+            (
+                {"train_labels": np.zeros(19)},
+                r"mine.npz/train_labels: labels are float64, expected integers",
+            ),
             (
                 {"train_labels": np.array([None] * 19)},
                 "no .npz .*pickle.* plain arrays without obj",

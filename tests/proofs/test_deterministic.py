@@ -97,8 +97,10 @@ def test_the_command_line_trains_the_cnn_to_the_same_bits(conv, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in told}
     digests = {}
     for number, (machine, devices) in enumerate(MACHINES.items()):
-        if conv == "xla" and machine in ("2 devices", "4 devices", "8 devices on one core"):
-            continue  # that the devices do not matter is shown with the other; here it is the core
+        if conv == "winograd" and machine in ("2 devices", "4 devices"):
+            continue  # shown with the other, which compiles in less time
+        if conv == "xla" and machine == "8 devices on one core":
+            continue  # as well
         start = ["-c", ON_ONE_CORE] if machine.endswith("core") else ["-m", "jaxmnist"]
         command = [sys.executable, *start, "train", "--config.parallel.deterministic", *devices]
         command += [
@@ -107,6 +109,7 @@ def test_the_command_line_trains_the_cnn_to_the_same_bits(conv, tmp_path):
             f"--config.model.conv={conv}",
         ]
         command += ["--config.model.kwargs.dropout=0.5", "--config.augment.shift=2", "--quiet"]
+        command.append("--noreport")
         subprocess.run(
             [*command, f"--workdir={tmp_path / str(number)}"], env=environment, check=True
         )

@@ -1,5 +1,7 @@
 """Proves that a run can go on with another number of devices and processes, to the same result."""
 
+import functools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,19 @@ def unbroken(tmp_path_factory):
     return workdir, part(workdir, devices=8)
 
 
+@pytest.fixture(scope="module")
+def saved_on_8(tmp_path_factory):
+    """Copies the work directory of a run on 8 devices that ended after its save at step 4."""
+
+    @functools.cache
+    def saved(strategy):
+        workdir = tmp_path_factory.mktemp("saved") / "run"
+        part(workdir, devices=8, strategy=strategy, until=8)
+        return workdir
+
+    return lambda strategy, to: shutil.copytree(saved(strategy), to)
+
+
 def test_from_8_devices_to_2_processes_to_1_device_and_back(tmp_path, unbroken):
     part(tmp_path, devices=8, until=8)
     go_on_in_two_processes(tmp_path, "shard_map", 12)
@@ -73,9 +88,11 @@ def test_from_8_devices_to_2_processes_to_1_device_and_back(tmp_path, unbroken):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("devices", [4, 2, 1])
-def test_saved_on_8_and_resumed_on_fewer_and_back(tmp_path, unbroken, strategy, devices):
+def test_saved_on_8_and_resumed_on_fewer_and_back(
+    tmp_path, unbroken, saved_on_8, strategy, devices
+):
     fewer, back = tmp_path / "fewer", tmp_path / "back"
-    part(fewer, devices=8, strategy=strategy, until=8)
+    saved_on_8(strategy, fewer)
     assert_same(fewer, part(fewer, devices=devices, strategy=strategy), *unbroken)
     part(back, devices=devices, strategy=strategy, until=8)
     assert_same(back, part(back, devices=8, strategy=strategy), *unbroken)
@@ -83,13 +100,10 @@ def test_saved_on_8_and_resumed_on_fewer_and_back(tmp_path, unbroken, strategy, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_saved_on_8_and_resumed_in_2_processes_and_back(tmp_path, unbroken, strategy):
-    there, back = tmp_path / "there", tmp_path / "back"
-    part(there, devices=8, strategy=strategy, until=12)
-    go_on_in_two_processes(there, strategy, None)
-    assert_same(there, part(there, devices=8, strategy=strategy), *unbroken)
-    go_on_in_two_processes(back, strategy, 8)
-    assert_same(back, part(back, devices=8, strategy=strategy), *unbroken)
+def test_saved_on_8_and_resumed_in_2_processes_and_back(tmp_path, unbroken, saved_on_8, strategy):
+    saved_on_8(strategy, tmp_path / "run")
+    go_on_in_two_processes(tmp_path / "run", strategy, 16)
+    assert_same(tmp_path / "run", part(tmp_path / "run", devices=8, strategy=strategy), *unbroken)
 
 
 @pytest.mark.slow

@@ -15,16 +15,26 @@ from proofs.runs import STRATEGIES, VARIANTS, learned, trained
 from support import Tiny, bits_equal, relative, small_data, small_task, worst_leaf
 
 TOLERANCE = 1e-5
-# Quick: every variant by shard_map, and one of them by all three; the others are in the slow set.
+
+
+def thorough(variant, strategy):
+    """Every variant by shard_map, and one of them by all three strategies."""
+    return "shard_map" in strategy or "dropout" in variant
+
+
+# Quick: those on 8 devices. Slow: those on 2 and 4, and the others on 8.
 COMBINATIONS = [
     pytest.param(
         variant,
         strategy,
-        marks=() if "shard_map" in strategy or "dropout" in variant else pytest.mark.slow,
-        id=f"{variant}-{strategy}",
+        devices,
+        marks=() if devices == 8 and thorough(variant, strategy) else pytest.mark.slow,
+        id=f"{devices}-{variant}-{strategy}",
     )
     for variant in VARIANTS
     for strategy in STRATEGIES
+    for devices in (8, 2, 4)
+    if devices == 8 or thorough(variant, strategy)
 ]
 
 
@@ -55,10 +65,7 @@ def test_a_run_agrees_with_a_second_implementation(variant, record_property):
     assert worst < 5 * TOLERANCE
 
 
-@pytest.mark.parametrize(("variant", "strategy"), COMBINATIONS)
-@pytest.mark.parametrize(
-    "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("variant", "strategy", "devices"), COMBINATIONS)
 def test_a_run_is_the_same_on_many_devices(variant, strategy, devices, record_property):
     reference = trained(variant)
     result = trained(variant, strategy, devices)
@@ -72,11 +79,9 @@ def test_a_run_is_the_same_on_many_devices(variant, strategy, devices, record_pr
 
 
 @pytest.mark.parametrize(
-    "variant",
-    [v if "dropout" in v else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS],
-)
-@pytest.mark.parametrize(
-    "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+    ("variant", "devices"),
+    [(v, 8) if "dropout" in v else pytest.param(v, 8, marks=pytest.mark.slow) for v in VARIANTS]
+    + [pytest.param("dropout and shift", n, marks=pytest.mark.slow) for n in (2, 4)],
 )
 def test_shard_map_and_pmap_are_bit_equal(variant, devices):
     result = learned(trained(variant, "pmap", devices))

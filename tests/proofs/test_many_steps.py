@@ -50,8 +50,9 @@ def trained(strategy, devices, *, steps_per_call, resident, cuts=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("strategy", "devices"), [("shard_map", 1), *((strategy, 4) for strategy in STRATEGIES)]
+)
 def test_several_steps_in_a_call_equal_one_by_one(strategy, devices):
     one = trained(strategy, devices, steps_per_call=1, resident=False)
     streamed = trained(strategy, devices, steps_per_call=K, resident=False)

@@ -155,7 +155,6 @@ def test_three_processes_of_one_device(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pmap", "jit"])
 @pytest.mark.parametrize(("processes", "devices"), [(2, 2), (3, 1)])
-def test_the_other_strategies(tmp_path, name, processes, devices):
-    prove(tmp_path, [name], processes=processes, devices=devices)
+def test_the_other_strategies(tmp_path, processes, devices):
+    prove(tmp_path, ["pmap", "jit"], processes=processes, devices=devices)
