@@ -124,7 +124,7 @@ def command(idx_files):
         "checkpoint.every": 1000,
     }
     config = [f"--config.{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "jaxmnist", "train", *config]
+    return [sys.executable, "-m", "jaxmnist", "train", "--noreport", *config]
 
 
 @contextlib.contextmanager

@@ -128,6 +128,7 @@ def job(workdir, *extra, processes=2, per_process=None, **changes):
             f"--process_id={index}",
             *config(**changes | per_process.get(index, {})),
             *extra,
+            "--noreport",
         ]
         for index in range(processes)
     ]

@@ -43,6 +43,7 @@ def run(data):
     """The command of a run of one process."""
     return lambda workdir, **changes: [
         "train",
+        "--noreport",
         f"--workdir={workdir}",
         *config(dataset__dir=data, **changes),
     ]

@@ -47,7 +47,13 @@ def test_a_killed_sweep_goes_on_where_it_was(killed):
 
 
 def test_seed_3_alone_is_seed_3_of_the_sweep(killed, tmp_path):
-    options = [*DEBUG, "--config.seed=3", "--quiet", f"--workdir={tmp_path / 'alone'}"]
+    options = [
+        *DEBUG,
+        "--config.seed=3",
+        "--quiet",
+        "--noreport",
+        f"--workdir={tmp_path / 'alone'}",
+    ]
     subprocess.run([*JAXMNIST, "train", *options], check=True)
     found = json.loads((tmp_path / "alone/result.json").read_text("utf-8"))["params"]
     assert found["sha256"] == hashes(killed[0])[1]
