@@ -122,7 +122,9 @@ def measured(arguments, folder, batch, *, cores):
     peers, losses, left_out = started(arguments, folder, batch, cores=cores)
     try:
         worst = agreement(losses, of_float32=[n for n, peer in peers.items() if peer.float32])
-        rates = {name: peer.measure(max(4, 2048 // batch)).rate for name, peer in peers.items()}
+        for _ in range(2):  # the first time something is still starting in some of them
+            few = {name: peer.measure(max(8, 4096 // batch)) for name, peer in peers.items()}
+        rates = {name: sample.rate for name, sample in few.items()}
         # All make the same number of steps in a round, so that they meet the same batches.
         middle = sorted(rates.values())[len(rates) // 2]
         steps = max(8, round(arguments.seconds * middle / batch))

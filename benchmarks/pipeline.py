@@ -33,9 +33,8 @@ def ours(train, batch, *, indexed=False, place=list):
     """The library's stream, batches (or row numbers), in host memory unless they are placed."""
     from jaxmnist.pipeline import BatchSource, train_batches
 
-    calls = [range(step, step + 1) for step in range(_STEPS)]
     options = {"seed": 0, "batch_size": batch, "rows": slice(None), "indexed": indexed}
-    return train_batches(BatchSource(train, calls=calls, **options), place)
+    return train_batches(BatchSource(train, bounds=range(_STEPS + 1), **options), place)
 
 
 def per_record(train, batch, *, default_threads):

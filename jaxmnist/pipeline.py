@@ -126,7 +126,7 @@ class BatchSource:
         *,
         seed: int,
         batch_size: int,
-        calls: Sequence[range],
+        bounds: Sequence[int],
         rows: slice,
         several: int = 1,
         indexed: bool = False,
@@ -137,23 +137,23 @@ class BatchSource:
           source: a split, or a `MapDataset`.
           seed: of the permutations.
           batch_size: rows in the global batch.
-          calls: the steps of each call of the train step.
+          bounds: call i of the train step makes the steps from bounds[i] to bounds[i + 1].
           rows: those of the global batch that this process holds.
           several: most steps of a call; above 1 an element is `Several` batches.
           indexed: whether to give row numbers (`Indexed`, without the table) in place of examples.
         """
-        self._gather, self._calls = make_gather(source), calls
+        self._gather, self._bounds = make_gather(source), bounds
         self._several, self._indexed = several, indexed
         stream = partial(stream_rows, seed, batch_size=batch_size, examples=len(source))
         self._rows = partial(stream, rows=rows)
 
     def __len__(self) -> int:
         """Number of calls."""
-        return len(self._calls)
+        return len(self._bounds) - 1
 
     def __getitem__(self, number: Any) -> Any:
         """The rows of the batches of a call, all of them real examples."""
-        steps = self._calls[int(number)]
+        steps = range(self._bounds[int(number)], self._bounds[int(number) + 1])
         epochs, index = np.stack([self._rows(step) for step in steps], axis=1)
 
         def shaped(rows: Array) -> Array:
@@ -183,12 +183,16 @@ def train_batches(
     """
     size = sum(x.nbytes for x in jax.tree.leaves(source[0])) if len(source) else 0
     together = max(1, min(_TOGETHER, _BYTES_TOGETHER // max(1, size)))
-    groups = [range(len(source))[i : i + together] for i in range(0, len(source), together)]
-    read = grain.MapDataset.source(groups).map(lambda group: place([source[i] for i in group]))
+    numbers = range(len(source))
+
+    def group(first: int) -> list[Any]:
+        return place([source[i] for i in numbers[first : first + together]])
+
+    read = grain.MapDataset.range(0, len(source), together).map(group)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     with contextlib.closing(iter(read.to_iter_dataset(options))) as elements:
-        for group in elements:
-            yield from group
+        for together_placed in elements:
+            yield from together_placed
 
 
 def eval_batches(source: Any, *, batch_size: int, padded_size: int, rows: slice) -> Iterator[Batch]:

@@ -23,6 +23,14 @@ from support import small_data
 STEPS = 60
 
 
+@pytest.fixture
+def interruptible():
+    """A job in the background starts with SIGINT ignored; here it interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class TestStopRequests:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_the_first_signal_is_noted_and_nothing_else_happens(self, number):
@@ -31,7 +39,7 @@ class TestStopRequests:
             signal.raise_signal(number)
             assert stop and stop.signal_number == number
 
-    def test_afterwards_signals_are_handled_as_before(self):
+    def test_afterwards_signals_are_handled_as_before(self, interruptible):
         before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
         threads = threading.active_count()
         with stop_requests():

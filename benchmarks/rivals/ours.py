@@ -24,27 +24,21 @@ _ENDLESS = 10**8
 class Gate(Callback):
     """Holds a training up until it is asked for steps."""
 
-    def __init__(self):
-        """Closed."""
+    def __init__(self, train):
+        """Closed; `train(gate)` starts with the first request."""
+        self._thread = threading.Thread(target=self._run, args=(train,), daemon=True)
         self._asked, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
         self._end, self._since = 0, (0.0, 0.0)
 
-    def train(self, *args, **kwargs):
-        """Trains with this gate, in a thread of its own."""
-        import jaxmnist
-
-        try:
-            jaxmnist.train(*args, callbacks=[self], quiet=True, **kwargs)
-        except Exception as error:
-            self._answers.put(error)
-
     def ask(self, steps):
-        """Wall and CPU seconds of so many further steps.
+        """Wall and CPU seconds of so many further steps; the first ones include the start.
 
         Raises:
           Exception: what the training raised.
         """
         self._asked.put(steps)
+        if not self._thread.ident:
+            self._thread.start()
         answer = self._answers.get()
         if isinstance(answer, Exception):
             raise answer
@@ -62,6 +56,12 @@ class Gate(Callback):
             self._answers.put((time.perf_counter() - wall, time.process_time() - cpu))
             self._wait()
 
+    def _run(self, train):
+        try:
+            train(self)
+        except Exception as error:
+            self._answers.put(error)
+
     def _wait(self):
         self._end += self._asked.get()
         self._since = time.perf_counter(), time.process_time()
@@ -70,7 +70,7 @@ class Gate(Callback):
 def main():
     """Serves the loop at one batch size."""
     batch, conv = int(sys.argv[2]), sys.argv[3]
-    dataset, gate = training_data(), Gate()
+    dataset = training_data()
     keys = JUST_TRAIN | {
         "seed": SEED,
         "batch_size": batch,
@@ -80,6 +80,12 @@ def main():
     }
     facts = {}
 
+    def train(gate):
+        import jaxmnist
+
+        config = configured(keys | {"train.steps": _ENDLESS})
+        jaxmnist.train(config, f"{folder}/run", dataset=dataset, callbacks=[gate], quiet=True)
+
     def answer(request):
         if "steps" in request:
             return gate.ask(request["steps"]) | facts
@@ -88,10 +94,8 @@ def main():
         facts["compile_seconds"] = result.train.compile_seconds
         return {"losses": [r["loss"] for r in result.history if r["split"] == "train"]}
 
+    gate = Gate(train)
     with tempfile.TemporaryDirectory() as folder:
-        config = configured(keys | {"train.steps": _ENDLESS})
-        arguments = {"args": (config, f"{folder}/run"), "kwargs": {"dataset": dataset}}
-        threading.Thread(target=gate.train, daemon=True, **arguments).start()
         serve(answer)
 
 

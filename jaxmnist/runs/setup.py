@@ -87,18 +87,17 @@ class Setup:
 
         return due
 
-    def calls(self, start: int) -> list[range]:
-        """The steps of each call from `start` on: cut where something is due between steps."""
-        config, calls = self.config, list[range]()
+    def call_bounds(self, start: int) -> Sequence[int]:
+        """Where calls from `start` on begin and end: cut where something is due between steps."""
+        config, bounds = self.config, [start]
         if config.train.steps_per_call == 1:
-            return [range(step, step + 1) for step in range(start, self.steps)]
+            return range(start, self.steps + 1)
         while start < self.steps:
             every = (config.log.every, config.eval.every, config.checkpoint.every)
             due = [1 if start == 0 else self.steps, *(self.next_due(start, d) for d in every)]
-            end = min(start + config.train.steps_per_call, self.steps, *due)
-            calls.append(range(start, end))
-            start = end
-        return calls
+            start = min(start + config.train.steps_per_call, self.steps, *due)
+            bounds.append(start)
+        return bounds
 
     @functools.cached_property
     def table(self) -> Any:

@@ -1,6 +1,7 @@
 """A training run from top to bottom."""
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -249,7 +250,7 @@ def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
 
 def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]:
     """The steps of each call from step `start` on, and their batches on the devices."""
-    config, calls = setup.config, setup.calls(start)
+    config, bounds = setup.config, setup.call_bounds(start)
     size, several = config.batch_size, config.train.steps_per_call
     rows = process_rows(size, process=jax.process_index(), processes=jax.process_count())
     axis = int(several > 1)
@@ -260,7 +261,7 @@ def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]
         setup.data.train,
         seed=config.seed,
         batch_size=size,
-        calls=calls,
+        bounds=bounds,
         several=several,
         indexed=setup.resident,
         rows=rows,
@@ -276,7 +277,7 @@ def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]
         return [Several(*call) for call in zip(placed, counts, strict=True)]
 
     with contextlib.closing(train_batches(source, place)) as placed:
-        yield from zip(calls, placed, strict=True)
+        yield from zip(itertools.starmap(range, itertools.pairwise(bounds)), placed, strict=True)
 
 
 def _result(

@@ -171,10 +171,9 @@ def resumed_one_batch_late():
 
     source = pipeline.BatchSource
 
-    def faulty(split, *, calls, **kwargs):
-        late = bool(calls[0].start)
-        later = [range(steps.start + late, steps.stop + late) for steps in calls]
-        return source(split, calls=later, **kwargs)
+    def faulty(split, *, bounds, **kwargs):
+        late = bool(bounds[0])
+        return source(split, bounds=[step + late for step in bounds], **kwargs)
 
     pipeline.BatchSource = train.BatchSource = faulty
 

@@ -1,5 +1,7 @@
 """Promise 3: the training stream is a sequence of permutations, evaluation counts each row once."""
 
+from itertools import pairwise
+
 import grain
 import numpy as np
 import pytest
@@ -88,17 +90,12 @@ def test_evaluation_holds_every_example_once(examples, batch_size, devices, proc
     assert seen == list(range(examples))
 
 
-def one_by_one(start, stop):
-    """A call for each step."""
-    return [range(step, step + 1) for step in range(start, stop)]
-
-
 def test_a_run_is_a_prefix_of_a_longer_run_and_resumes_by_seeking():
     data = small_data().train
 
     def labels(steps, start=0):
-        calls = one_by_one(start, steps)
-        source = BatchSource(data, seed=1, batch_size=100, calls=calls, rows=slice(None))
+        bounds = range(start, steps + 1)
+        source = BatchSource(data, seed=1, batch_size=100, bounds=bounds, rows=slice(None))
         return [b.label.tolist() for b in train_batches(source)]
 
     whole = labels(12)
@@ -108,8 +105,8 @@ def test_a_run_is_a_prefix_of_a_longer_run_and_resumes_by_seeking():
 
 def test_the_source_serves_its_own_rows_only():
     data = small_data().train
-    source = BatchSource(data, seed=1, batch_size=60, calls=one_by_one(0, 3), rows=slice(20, 40))
-    whole = BatchSource(data, seed=1, batch_size=60, calls=one_by_one(0, 3), rows=slice(None))
+    source = BatchSource(data, seed=1, batch_size=60, bounds=range(4), rows=slice(20, 40))
+    whole = BatchSource(data, seed=1, batch_size=60, bounds=range(4), rows=slice(None))
     assert source[2].label.tolist() == whole[2].label[20:40].tolist()
     assert (source[2].image == whole[2].image[20:40]).all()
 
@@ -117,13 +114,13 @@ def test_the_source_serves_its_own_rows_only():
 def test_batches_of_several_steps_are_those_of_one_step_each():
     data = small_data().train
     options = {"seed": 1, "batch_size": 60, "rows": slice(20, 40)}
-    one = list(train_batches(BatchSource(data, calls=one_by_one(2, 7), **options)))
-    calls = [range(2, 5), range(5, 7)]
-    several = list(train_batches(BatchSource(data, calls=calls, several=3, **options)))
-    indexed = BatchSource(data, calls=calls, several=3, indexed=True, **options)
+    one = list(train_batches(BatchSource(data, bounds=range(2, 8), **options)))
+    bounds = [2, 5, 7]
+    several = list(train_batches(BatchSource(data, bounds=bounds, several=3, **options)))
+    indexed = BatchSource(data, bounds=bounds, several=3, indexed=True, **options)
     assert [int(call.count) for call in several] == [3, 2]
-    for call, numbers, steps in zip(several, train_batches(indexed), calls, strict=True):
-        for i, step in enumerate(steps):
+    for call, numbers, steps in zip(several, train_batches(indexed), pairwise(bounds), strict=True):
+        for i, step in enumerate(range(*steps)):
             expected = one[step - 2]
             assert (call.batches.image[i] == expected.image).all()
             assert (call.batches.label[i] == expected.label).all() and call.batches.mask[i].all()
@@ -144,7 +141,7 @@ def test_a_map_dataset_is_asked_at_its_place_in_the_repetition():
             return {"image": np.full((4, 4, 1), index, np.uint8), "label": int(index)}
 
     dataset = grain.MapDataset.source(Source())
-    source = BatchSource(dataset, seed=0, batch_size=5, calls=one_by_one(0, 4), rows=slice(None))
+    source = BatchSource(dataset, seed=0, batch_size=5, bounds=range(5), rows=slice(None))
     batches = [source[i] for i in range(3)]
     drawn = [int(x) for b in batches for x in b.label]
     assert sorted(drawn[:7]) == list(range(7)) and sorted(drawn[7:14]) == list(range(7))
