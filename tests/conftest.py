@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,15 @@ import pytest
 # tests start: the suite's many runs have few distinct programs.
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _KEEP_ALL = ("MIN_COMPILE_TIME_SECS", "MIN_ENTRY_SIZE_BYTES")
+# Tests of what surrounds a step. Compiling is a third of their time, and half of that goes into
+# optimisations that steps of a few examples never earn; proofs see the program that users run.
+_HASTY = (
+    *("benchmarks", "bucket", "cli", "display", "distributed", "extending", "report", "runs"),
+    *("sweep", "test_callbacks.py", "test_signals.py", "zoo/test_profiler.py"),
+    "zoo/test_tensorboard.py",
+)
+_HASTE = "jax_disable_most_optimizations"
+_EXACT = ("runs/test_export.py",)  # its bits are those of the exported program
 
 
 def pytest_configure(config):
@@ -39,3 +49,20 @@ def mnist():
     from jaxmnist import datasets
 
     return datasets.load("mnist")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiling(request):
+    """How thoroughly XLA optimises here, and in the processes that these tests start."""
+    place = request.path.relative_to(Path(__file__).parent).as_posix()
+    if place.startswith(_EXACT) or not place.startswith(_HASTY):
+        yield
+        return
+    import jax
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_HASTE.upper(), "1")
+        before = jax.config.read(_HASTE)
+        jax.config.update(_HASTE, True)
+        yield
+        jax.config.update(_HASTE, before)
