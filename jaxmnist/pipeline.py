@@ -191,8 +191,8 @@ def train_batches(
     read = grain.MapDataset.range(0, len(source), together).map(group)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     with contextlib.closing(iter(read.to_iter_dataset(options))) as elements:
-        for together_placed in elements:
-            yield from together_placed
+        for placed in elements:
+            yield from placed
 
 
 def eval_batches(source: Any, *, batch_size: int, padded_size: int, rows: slice) -> Iterator[Batch]:

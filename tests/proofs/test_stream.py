@@ -1,5 +1,6 @@
 """Promise 3: the training stream is a sequence of permutations, evaluation counts each row once."""
 
+import contextlib
 from itertools import pairwise
 
 import grain
@@ -101,6 +102,10 @@ def test_a_run_is_a_prefix_of_a_longer_run_and_resumes_by_seeking():
     whole = labels(12)
     assert labels(7) == whole[:7]
     assert labels(12, start=5) == whole[5:]
+    # However long it is, nothing is made ahead for each of its steps.
+    endless = BatchSource(data, seed=1, batch_size=100, bounds=range(10**12), rows=slice(None))
+    with contextlib.closing(train_batches(endless)) as batches:
+        assert [next(batches).label.tolist() for _ in range(12)] == whole
 
 
 def test_the_source_serves_its_own_rows_only():
