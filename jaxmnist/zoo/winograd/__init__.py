@@ -28,10 +28,12 @@ output is exactly the bias. So ties at relu, common on black borders, fall as in
 
 **Why it is fast.** The 2x2 outputs of a tile are one pooling window, so that the inverse transform,
 bias, relu and pooling are one elementwise loop, and of the full resolution only signs are stored.
-A scan over microbatches of about 8 images keeps what a block makes in the cache. A first block with
-one input channel has nothing to sum over: a matrix product would be mostly overhead, and a direct
-elementwise sum of nine terms over the same tiles wins. Pooling drops the last row of an odd size,
-so that no tile hangs over that edge: there the windows simply need no padding.
+The other transforms go along one axis after the other, each result in one array: a loop over long
+runs for XLA. A scan over microbatches of four images keeps what a block makes in a core's cache,
+with matrix products still large enough to be fast. A first block with one input channel has nothing
+to sum over: a matrix product would be mostly overhead, and a direct elementwise sum of nine terms
+over the same tiles wins. Pooling drops the last row of an odd size, so that no tile hangs over that
+edge: there the windows simply need no padding.
 
 Arrays within are [h, w, b, c], so that the slices of a tile are whole contiguous blocks.
 """

@@ -15,6 +15,7 @@ Matrix = tuple[tuple[float, ...], ...]
 _INPUT: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T
 _KERNEL: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G
 _OUTPUT: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
+_IDENTITY: Matrix = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # the pixels of a pooling window
 
 
@@ -32,37 +33,62 @@ class Block(NamedTuple):
     backward: Callable[[Array, Array, Any, Array, Array], tuple[Array, Array, Array]]
 
 
+def _padded(x: Array) -> Array:
+    """Puts a line of zeros around [h, w, b, c], but none where pooling drops the last."""
+    h, w = x.shape[:2]
+    return jnp.pad(x, ((1, 1 - h % 2), (1, 1 - w % 2), (0, 0), (0, 0)))
+
+
 def _tiles(x: Array) -> Tiles:
     """Slices out the 4x4 inputs of each pooling window: [4][4] arrays [h // 2, w // 2, b, c]."""
     h, w = x.shape[:2]
-    x = jnp.pad(x, ((1, 1 - h % 2), (1, 1 - w % 2), (0, 0), (0, 0)))
+    x = _padded(x)
     rows, columns = h // 2 * 2 - 1, w // 2 * 2 - 1
     return [[x[i : i + rows : 2, j : j + columns : 2] for j in range(4)] for i in range(4)]
 
 
-def _add_tiles(tiles: Tiles, shape: Sequence[int]) -> Array:
-    """The transpose of `_tiles`: adds up what overlaps, for x of that shape."""
+def _input_transform(x: Array) -> Array:
+    """V = B^T d B of the tiles of [h, w, b, c]: [16, h // 2 * w // 2 * b, c].
+
+    Along one axis after the other, and each result in one array, so that XLA computes it in one
+    loop that reads and writes long runs; a loop for each of the sixteen takes twice as long.
+    """
+    h, w, b, c = x.shape
+    x = _padded(x).reshape(h // 2 * 2 + 2, w // 2 * 2 + 2, b * c)
+    rows = jnp.stack(_multiply(_INPUT, [x[i : i + h // 2 * 2 - 1 : 2] for i in range(4)]))
+    slices = [rows[:, :, j : j + w // 2 * 2 - 1 : 2] for j in range(4)]
+    return jnp.stack(_multiply(_INPUT, slices), axis=1).reshape(16, -1, c)
+
+
+def _add_tiles(matrix: Matrix, tiles: Array, shape: Sequence[int]) -> Array:
+    """Matrix @ tile @ matrix^T of tiles [16, h // 2 * w // 2 * b, c], added up where they overlap.
+
+    For x of that shape, [h, w, b, c]; with B it is dd = B dV B^T, the transpose of the above.
+    """
     h, w, b, c = shape
-
-    def shifted(i: int, j: int) -> Array:
-        return jnp.pad(tiles[i][j], ((i // 2, 1 - i // 2), (j // 2, 1 - j // 2), (0, 0), (0, 0)))
-
-    # Padded rows 2s hold row 0 of tile s and row 2 of tile s - 1; rows 2s + 1 hold rows 1 and 3.
-    parity = [
-        [
-            shifted(p, q) + shifted(p, q + 2) + shifted(p + 2, q) + shifted(p + 2, q + 2)
-            for q in (0, 1)
-        ]
-        for p in (0, 1)
-    ]
-    x = jnp.stack([jnp.stack(row, axis=2) for row in parity], axis=1)
-    return x.reshape(h // 2 * 2 + 2, w // 2 * 2 + 2, b, c)[1 : h + 1, 1 : w + 1]
+    tiles = tiles.reshape(4, 4, h // 2, w // 2, b * c)
+    rows = _overlap_add(_multiply(matrix, [tile.swapaxes(0, 1) for tile in tiles]), h)
+    columns = [rows[:, j].swapaxes(0, 1) for j in range(4)]
+    return _overlap_add(_multiply(matrix, columns), w).swapaxes(0, 1).reshape(shape)
 
 
-def _sandwich(matrix: Matrix, tiles: Tiles) -> Tiles:
-    """Computes matrix @ tiles @ matrix^T, elementwise over the arrays of the tiles."""
-    columns = [_multiply(matrix, list(column)) for column in zip(*tiles, strict=True)]
-    return [_multiply(matrix, list(row)) for row in zip(*columns, strict=True)]
+def _overlap_add(lines: Sequence[Array], size: int) -> Array:
+    """Adds up lines 0 to 3 of tiles that begin at every other line, one line above the first.
+
+    Args:
+      lines: four arrays [size // 2, ...], a tile's lines.
+      size: number of lines wanted.
+
+    Returns:
+      [size, ...]
+    """
+    first, second, third, fourth = lines
+    # Concatenated, as pads are conditions within the loop, of which XLA makes a slow one.
+    zero = jnp.zeros_like(first[:1])
+    even = second + jnp.concatenate([zero, fourth[:-1]])
+    odd = third + jnp.concatenate([first[1:], zero])
+    sums = jnp.stack([even, odd], axis=1).reshape(-1, *first.shape[1:])
+    return jnp.concatenate([sums, fourth[-1:]]) if size % 2 else sums
 
 
 def _dense_sandwich(matrix: Matrix, stacked: Array) -> Array:
@@ -91,15 +117,6 @@ def _transpose(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-def _stack(tiles: Tiles) -> Array:
-    """[n][n] arrays [h, w, b, c] to one [n * n, h * w * b, c]."""
-    return jnp.stack([tile.reshape(-1, tile.shape[-1]) for row in tiles for tile in row])
-
-
-def _unstack(stacked: Array, shape: Sequence[int]) -> Tiles:
-    return [[stacked[4 * i + j].reshape(shape) for j in range(4)] for i in range(4)]
-
-
 def _winograd_weights(kernel: Array) -> Array:
     """U = G g G^T: [3, 3, c, k] to [16, c, k]."""
     return _dense_sandwich(_KERNEL, kernel.reshape(9, *kernel.shape[2:]))
@@ -108,8 +125,9 @@ def _winograd_weights(kernel: Array) -> Array:
 def _winograd_forward(x: Array, weights: Array, bias: Array) -> tuple[Array, Array]:
     h, w, b, _ = x.shape
     shape = (h // 2, w // 2, b, weights.shape[-1])
-    products = _stack(_sandwich(_INPUT, _tiles(x))) @ weights
-    y = [tile + bias for row in _sandwich(_OUTPUT, _unstack(products, shape)) for tile in row]
+    products = (_input_transform(x) @ weights).reshape(4, 4, *shape)
+    rows = _multiply(_OUTPUT, list(products))
+    y = [pixel + bias for row in rows for pixel in _multiply(_OUTPUT, list(row))]
     pooled = functools.reduce(operator.add, (jnp.maximum(pixel, 0) for pixel in y)) / 4
     return pooled, jnp.stack([pixel > 0 for pixel in y])
 
@@ -120,11 +138,9 @@ def _winograd_backward(
     # Elementwise, XLA would find the mask anew in each of sixteen loops, a fifth of the step.
     dm = _dense_sandwich(_transpose(_OUTPUT), jnp.where(active, gradient / 4, 0))
     dm = dm.reshape(16, -1, dm.shape[-1])
-    v = _stack(_sandwich(_INPUT, _tiles(x)))
-    dweights = jnp.einsum("tnc,tnk->tck", v, dm)
+    dweights = jnp.einsum("tnc,tnk->tck", _input_transform(x), dm)
     dv = jnp.einsum("tnk,tck->tnc", dm, weights)
-    tile_shape = (*gradient.shape[:3], x.shape[3])
-    dx = _add_tiles(_sandwich(_transpose(_INPUT), _unstack(dv, tile_shape)), x.shape)
+    dx = _add_tiles(_transpose(_INPUT), dv, x.shape)
     # Row 1 of A is (1, 1), so that product 1, 1 of a tile has the sum of its four dY.
     return dx, dweights, dm[5].sum(axis=0)
 
@@ -159,11 +175,10 @@ def _direct_backward(
     pixels = _direct_pixels(tiles, weights, bias)
     dy = jnp.stack([jnp.where(pixel > 0, gradient / 4, 0) for pixel in pixels], axis=3)
     dy = dy.reshape(-1, weights.shape[1])
-    slots = _stack(tiles)[..., 0]
+    slots = jnp.stack([tile.reshape(-1) for row in tiles for tile in row])
     ones = jnp.ones_like(slots[:1])
     sums = jnp.concatenate([slots, ones]) @ dy
-    dv = (dy @ weights.T).T[..., None]
-    dx = _add_tiles(_unstack(dv, (*gradient.shape[:3], 1)), x.shape)
+    dx = _add_tiles(_IDENTITY, (dy @ weights.T).T[..., None], x.shape)
     return dx, sums[:16], sums[16].reshape(4, -1).sum(axis=0)
 
 

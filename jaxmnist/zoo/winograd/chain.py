@@ -21,7 +21,7 @@ def features(
     kernel2: Array,
     bias2: Array,
     *,
-    microbatch: int = 8,
+    microbatch: int = 4,
 ) -> Array:
     """Two blocks in one pass: the trunk of the blog-post CNN.
 
@@ -42,7 +42,7 @@ def features(
     return conv_relu_pool_chain(images, ((kernel1, bias1), (kernel2, bias2)), microbatch=microbatch)
 
 
-def conv_relu_pool(x: Array, kernel: Array, bias: Array, *, microbatch: int = 8) -> Array:
+def conv_relu_pool(x: Array, kernel: Array, bias: Array, *, microbatch: int = 4) -> Array:
     """One block: avg_pool(relu(conv3x3(x) + bias)), [b, h, w, c] to [b, h // 2, w // 2, k] float32.
 
     Arguments and errors are those of `features`.
@@ -51,7 +51,7 @@ def conv_relu_pool(x: Array, kernel: Array, bias: Array, *, microbatch: int = 8)
 
 
 def conv_relu_pool_chain(
-    x: Array, layers: Sequence[tuple[Array, Array]], *, microbatch: int = 8
+    x: Array, layers: Sequence[tuple[Array, Array]], *, microbatch: int = 4
 ) -> Array:
     """Any number of blocks in one pass over the microbatches.
 
@@ -78,8 +78,7 @@ def conv_relu_pool_chain(
     count = max(1, -(-b // microbatch))
     size = max(1, -(-b // count))  # as even as can be: the fewest rows of padding
     x = jnp.pad(x, ((0, count * size - b), (0, 0), (0, 0), (0, 0)))
-    y = _chain(jnp.moveaxis(x.reshape(count, size, *x.shape[1:]), 1, 3), layers)
-    y = jnp.moveaxis(y, 3, 1)
+    y = _chain(x.reshape(count, size, *x.shape[1:]), layers)
     return y.reshape(count * size, *y.shape[2:])[:b]
 
 
@@ -153,23 +152,32 @@ def _blocks(layers: Layers) -> list[tuple[Block, Array, Array, Any]]:
 
 @jax.custom_vjp
 def _chain(x: Array, layers: Layers) -> Array:
-    """Maps microbatches [count, h, w, b, c] to [count, h // 2**n, w // 2**n, b, k]."""
+    """Maps microbatches [count, b, h, w, c] to [count, b, h // 2**n, w // 2**n, k]."""
     return _chain_forward(x, layers)[0]
 
 
 def _chain_forward(x: Array, layers: Layers) -> tuple[Array, Any]:
-    blocks = _blocks(layers)
+    inputs, residuals = [], []
+    # A scan for each block: in one of all, XLA would compute what a block makes twice, once to
+    # store it and once more in the loop of the next block that reads it.
+    for index, (block, weights, bias, _) in enumerate(_blocks(layers)):
+        first, last = index == 0, index == len(layers) - 1
+        inputs.append(x)
+        x, residual = _block_forward(block, x, weights, bias, first=first, last=last)
+        residuals.append(residual)
+    return x, (inputs, residuals, layers)
+
+
+def _block_forward(
+    block: Block, x: Array, weights: Array, bias: Array, *, first: bool, last: bool
+) -> tuple[Array, Any]:
+    """Scans over microbatches; images come in and go out as rows, [b, h, w, c]."""
 
     def body(_: None, x: Array) -> tuple[None, Any]:
-        inputs, residuals = [x], []
-        for block, weights, bias, _ in blocks:
-            y, residual = block.forward(inputs[-1], weights, bias)
-            inputs.append(y)
-            residuals.append(residual)
-        return None, (inputs[-1], inputs[1:-1], residuals)
+        y, residual = block.forward(jnp.moveaxis(x, 0, 2) if first else x, weights, bias)
+        return None, (jnp.moveaxis(y, 2, 0) if last else y, residual)
 
-    _, (y, inner, residuals) = lax.scan(body, None, x)
-    return y, ([x, *inner], residuals, layers)
+    return lax.scan(body, None, x)[1]
 
 
 def _chain_backward(saved: Any, gradient: Array) -> tuple[Array, Layers]:
@@ -178,15 +186,17 @@ def _chain_backward(saved: Any, gradient: Array) -> tuple[Array, Layers]:
 
     def body(sums: Any, slices: Any) -> tuple[Any, Array]:
         inputs, residuals, g = slices
+        inputs = [jnp.moveaxis(inputs[0], 0, 2), *inputs[1:]]
         terms: list[list[Array]] = []
         for index in reversed(range(len(blocks))):
             block, weights, bias, _ = blocks[index]
             g, *term = block.backward(g, inputs[index], residuals[index], weights, bias)
             terms.insert(0, term)
-        return jax.tree.map(jnp.add, sums, terms), g
+        return jax.tree.map(jnp.add, sums, terms), jnp.moveaxis(g, 2, 0)
 
     zeros = [[jnp.zeros_like(weights), jnp.zeros_like(bias)] for _, weights, bias, _ in blocks]
-    sums, dx = lax.scan(body, zeros, (inputs, residuals, gradient))
+    # The gradient's axes move here: within the loop, XLA would not vectorise what reads it.
+    sums, dx = lax.scan(body, zeros, (inputs, residuals, jnp.moveaxis(gradient, 1, 3)))
     pairs = zip(blocks, sums, strict=True)
     return dx, tuple((pullback(dw)[0], db) for (*_, pullback), (dw, db) in pairs)
 
