@@ -92,7 +92,7 @@ def _overlap_add(lines: Sequence[Array], size: int) -> Array:
 
 
 def _dense_sandwich(matrix: Matrix, stacked: Array) -> Array:
-    """The same as one matrix product: [n * n, ...] to [m * m, ...]."""
+    """Matrix @ tile @ matrix^T as one matrix product: [n * n, ...] to [m * m, ...]."""
     product = jnp.dot(
         np.kron(matrix, matrix).astype(np.float32),
         stacked.reshape(len(stacked), -1),

@@ -171,7 +171,10 @@ def _chain_forward(x: Array, layers: Layers) -> tuple[Array, Any]:
 def _block_forward(
     block: Block, x: Array, weights: Array, bias: Array, *, first: bool, last: bool
 ) -> tuple[Array, Any]:
-    """Scans over microbatches; images come in and go out as rows, [b, h, w, c]."""
+    """Scans over microbatches; gives (y, residual) of all.
+
+    Between blocks a microbatch is [h, w, b, c]; the first takes and the last gives [b, h, w, c].
+    """
 
     def body(_: None, x: Array) -> tuple[None, Any]:
         y, residual = block.forward(jnp.moveaxis(x, 0, 2) if first else x, weights, bias)
