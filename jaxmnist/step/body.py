@@ -240,7 +240,7 @@ def apply_update(task: Task, state: TrainState, sums: GradientSums) -> tuple[Tra
     if task.ema_decay is not None:
         d = task.ema_decay
         ema = jax.tree.map(lambda old, new: d * old + (1.0 - d) * new, ema, params)
-    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(updates))
+    finite = jnp.isfinite(metrics.loss) & jnp.isfinite(optax.tree.norm(params))
     bad = jnp.where((state.first_bad_step < 0) & ~finite, state.step + 1, state.first_bad_step)
     new_state = TrainState(
         step=state.step + 1,
