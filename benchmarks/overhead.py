@@ -3,7 +3,8 @@
 loop            `jaxmnist.train` against the bare step: the same executable, the same batch size,
                 the same bound on steps under way, in one run. They take turns of 40 steps,
                 bare, loop, bare, and so on; a turn of the loop, with its two lines of metrics,
-                is compared with the mean of its neighbours.
+                is compared with the mean of its neighbours. One step a call: that is where the
+                host has most to do.
 data wait       share of the loop's time in which it waits for its next batch
 checkpoint      share of the run that waits for a checkpoint, one saved each epoch
 all-reduce      time of the step's one all-reduce alone, as a share of the step; at most that
@@ -82,7 +83,8 @@ def loop_rows(bench, batch):
     turns = max(3, round(bench.arguments.turns))
     calls, warm_up = 40, 40
     turn = Alternation(calls=calls, warm_up=warm_up)
-    run = bench.loop(batch, steps=warm_up + calls * turns + 1, alternation=turn)
+    keys = {"train.steps_per_call": 1}
+    run = bench.loop(batch, steps=warm_up + calls * turns + 1, alternation=turn, **keys)
     neighbours = [(before + after) / 2 for before, after in itertools.pairwise(turn.bare)]
     of_bare = ratios(neighbours, turn.loop)
     in_all = sum(neighbours) / sum(turn.loop)

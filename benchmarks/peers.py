@@ -37,6 +37,7 @@ CANDIDATES = {
 }
 BASE = "PyTorch fp32"
 TOLERANCE = 1e-3
+MULTIPLE = 20  # of steps: where calls of several steps end, as a line of the log is due
 
 
 def parser():
@@ -122,12 +123,14 @@ def measured(arguments, folder, batch, *, cores):
     peers, losses, left_out = started(arguments, folder, batch, cores=cores)
     try:
         worst = agreement(losses, of_float32=[n for n, peer in peers.items() if peer.float32])
+        few_steps = max(MULTIPLE, 4096 // batch // MULTIPLE * MULTIPLE)
         for _ in range(2):  # the first time something is still starting in some of them
-            few = {name: peer.measure(max(8, 4096 // batch)) for name, peer in peers.items()}
+            few = {name: peer.measure(few_steps) for name, peer in peers.items()}
         rates = {name: sample.rate for name, sample in few.items()}
         # All make the same number of steps in a round, so that they meet the same batches.
         middle = sorted(rates.values())[len(rates) // 2]
-        steps = max(8, round(arguments.seconds * middle / batch))
+        lines = round(arguments.seconds * middle / batch / MULTIPLE)
+        steps = max(1, lines) * MULTIPLE
         work = {name: lambda peer=peer: peer.measure(steps) for name, peer in peers.items()}
         samples = interleave(work, rounds=arguments.rounds)
     finally:

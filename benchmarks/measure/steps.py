@@ -288,10 +288,7 @@ class BareStep:
           jaxmnist.errors.ConfigError: the library refuses the combination.
         """
         keys = JUST_TRAIN | {"log.every": _NEVER, "train.steps": 3 * steps_per_call}
-        keys |= overrides
-        if steps_per_call > 1:
-            keys["train.steps_per_call"] = steps_per_call
-        config = configured(keys)
+        config = configured(keys | overrides | {"train.steps_per_call": steps_per_call})
         # A line is due at the first step, which makes a short call; one of the next two is full.
         run = run_loop(config, dataset=dataset)
         return cls.of(run, batch_size=config.batch_size)

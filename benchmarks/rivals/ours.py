@@ -2,7 +2,8 @@
 
 Requests: {"losses": n} gives the loss of each of n steps; {"steps": n} times n steps. All timed
 steps belong to one training that is held up between the requests, as other rivals' loops are: what
-starts a training (pipeline, first steps) is outside the clock.
+starts a training (pipeline, first steps) is outside the clock. A call makes as many steps as the
+library chooses where there is no callback.
 """
 
 import queue
@@ -16,9 +17,10 @@ from measure.steps import JUST_TRAIN, configured, run_loop, training_data
 from measure.workers import serve
 
 from jaxmnist.callbacks import Callback
+from jaxmnist.runs.setup import prepare
 from rivals.task import LEARNING_RATE, SEED
 
-_ENDLESS = 10**8
+_ENDLESS = 10**6
 
 
 class Gate(Callback):
@@ -49,7 +51,10 @@ class Gate(Callback):
         self._wait()
 
     def on_step(self, step, state):
-        """Answers when the last step asked for is done, and waits for the next request."""
+        """Answers when the last step asked for is done, and waits for the next request.
+
+        Steps are asked for in multiples of those between two lines of the log: a call ends there.
+        """
         if step == self._end:
             jax.block_until_ready(state)
             wall, cpu = self._since
@@ -84,6 +89,7 @@ def main():
         import jaxmnist
 
         config = configured(keys | {"train.steps": _ENDLESS})
+        config.train.steps_per_call = prepare(config, dataset=dataset).steps_per_call
         jaxmnist.train(config, f"{folder}/run", dataset=dataset, callbacks=[gate], quiet=True)
 
     def answer(request):

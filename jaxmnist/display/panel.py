@@ -16,13 +16,14 @@ def panel_rows(setup: Setup, place: Workdir, resume: str) -> list[tuple[str, str
     microbatches = f", in {accumulate} microbatches" if accumulate > 1 else ""
     deterministic = ", deterministic" if config.parallel.deterministic else ""
     convolution = f", {setup.conv} convolution" if setup.conv else ""
+    several = f", up to {setup.steps_per_call} steps a call" if setup.steps_per_call > 1 else ""
     rows_a_device = f"{mesh.size} × {config.batch_size // mesh.size:,} rows a device"
     parameters = f"{parameter_count(setup.model.variables['params']):,} parameters"
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     steps = f"{setup.steps:,} steps, {setup.epoch(setup.steps):.4g} epochs"
     rows = {
         "devices": f"{mesh.size} × {first.device_kind} ({first.platform}){together}",
-        "strategy": f"{config.parallel.strategy}{deterministic}",
+        "strategy": f"{config.parallel.strategy}{deterministic}{several}",
         "batch": f"{config.batch_size:,} = {rows_a_device}{microbatches}",
         "model": f"{config.model.name}, {parameters}{convolution}",
         "data set": f"{data.name}: {counts}; {h}×{w}×{c}, {data.classes} classes",

@@ -84,7 +84,7 @@ def compile_here(config: ConfigDict, topology: Topology) -> Program:
         loops, notes = 1, ["FLOPs and memory traffic: of the step compiled for a CPU"]
     if loops > 1:
         notes = ["FLOPs and memory traffic: of one microbatch, times train.accumulate"]
-    if config.train.steps_per_call > 1 or config.pipeline.resident == "on":
+    if config.train.steps_per_call not in (None, 1) or config.pipeline.resident == "on":
         notes.append("compiled with one step a call, its batch handed over by the host")
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     costs = (flops, traffic, row_flops, row_bytes, _memory(compiled), state_bytes)

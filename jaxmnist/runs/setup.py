@@ -50,6 +50,7 @@ class Setup:
       task: what is trained and how.
       steps: length of the training.
       conv: the convolution that was chosen, for the panel; empty for a model without the choice.
+      steps_per_call: the most steps that one call makes.
       resident: whether the train split lies on the devices, and batches are gathered there.
       notes: sentences for the panel, such as why a fast path does not apply.
       callbacks: those that the configuration names, then those that were given.
@@ -62,6 +63,7 @@ class Setup:
     task: Task
     steps: int
     conv: str
+    steps_per_call: int
     resident: bool
     notes: tuple[str, ...]
     callbacks: Sequence[Callback]
@@ -89,13 +91,15 @@ class Setup:
 
     def call_bounds(self, start: int) -> Sequence[int]:
         """Where calls from `start` on begin and end: cut where something is due between steps."""
-        config, bounds = self.config, [start]
-        if config.train.steps_per_call == 1:
+        if self.steps_per_call == 1:
             return range(start, self.steps + 1)
+        config, bounds = self.config, [start]
+        every = (config.log.every, config.eval.every, config.checkpoint.every)
+        dues = dict.fromkeys(every, start)
         while start < self.steps:
-            every = (config.log.every, config.eval.every, config.checkpoint.every)
-            due = [1 if start == 0 else self.steps, *(self.next_due(start, d) for d in every)]
-            start = min(start + config.train.steps_per_call, self.steps, *due)
+            dues = {d: at if at > start else self.next_due(start, d) for d, at in dues.items()}
+            first = 1 if start == 0 else self.steps
+            start = min(start + self.steps_per_call, self.steps, first, *dues.values())
             bounds.append(start)
         return bounds
 
@@ -188,10 +192,12 @@ def prepare(
         matmul_precision=config.parallel.matmul_precision,
     )
     conv = getattr(model, "conv", "")
-    if (several := config.train.steps_per_call) > 1 and on_cpu:
-        resolve("jaxmnist.zoo.loops:check_loop")(functions, data.image_shape, several)
+    known = {"conv": conv, "steps": steps, "on_cpu": on_cpu, "callbacks": bool(callbacks)}
+    choose = resolve("jaxmnist.zoo.loops:steps_per_call")
+    several = choose(config, functions, data.image_shape, **known)
     resident, notes = _is_resident(config, data, mesh), notes if conv else ()
-    return Setup(config, mesh, data, functions, task, steps, conv, resident, notes, callbacks)
+    facts = (config, mesh, data, functions, task, steps, conv, several, resident, notes, callbacks)
+    return Setup(*facts)
 
 
 def load_data(config: ConfigDict, dataset: Any = None) -> Dataset:

@@ -236,7 +236,7 @@ def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
         setup.mesh,
         strategy=setup.config.parallel.strategy,
         deterministic_bits=setup.config.parallel.deterministic,
-        steps_per_call=setup.config.train.steps_per_call,
+        steps_per_call=setup.steps_per_call,
         resident=setup.resident,
     )
     batches = _placed_batches(setup, start=setup.steps - 1)
@@ -251,7 +251,7 @@ def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
 def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]:
     """The steps of each call from step `start` on, and their batches on the devices."""
     config, bounds = setup.config, setup.call_bounds(start)
-    size, several = config.batch_size, config.train.steps_per_call
+    size, several = config.batch_size, setup.steps_per_call
     rows = process_rows(size, process=jax.process_index(), processes=jax.process_count())
     axis = int(several > 1)
     lay = partial(place_batch, mesh=setup.mesh, strategy=config.parallel.strategy, axis=axis)

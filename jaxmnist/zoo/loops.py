@@ -1,32 +1,65 @@
-"""Refuses several steps in one call where the loop that they make is slow."""
+"""How many steps one call makes, and whether the loop that they make is a fast one."""
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxmnist.errors import ConfigError
 from jaxmnist.models import ModelFunctions
 
+# Where the number is chosen here: about half a second on two cores, so that a signal is seen soon,
+# and not beyond the next line of the default log.
+_EXAMPLES, _STEPS = 5120, 20
+# A longer training makes one step a call: the list of its calls would be long.
+_LONGEST = 10_000_000
 
-def check_loop(
-    functions: ModelFunctions, image_shape: tuple[int, ...], steps_per_call: int
-) -> None:
-    """Looks at what a model is made of; nothing is compiled.
+
+def steps_per_call(
+    config: ConfigDict,
+    functions: ModelFunctions,
+    image_shape: tuple[int, ...],
+    *,
+    conv: str,
+    steps: int,
+    on_cpu: bool,
+    callbacks: bool,
+) -> int:
+    """The most steps of a call, as configured, or chosen where that is None.
+
+    More than one are chosen for Winograd's convolution on CPUs: such steps are short, and devices
+    that share cores lose time between two calls.
 
     Args:
-      functions: of the model, which is to run on CPUs.
+      config: the whole configuration.
+      functions: of the model; nothing of it is compiled.
       image_shape: height, width and channels.
-      steps_per_call: more than 1.
+      conv: the model's choice of convolution; empty for a model that has none.
+      steps: length of the training.
+      on_cpu: whether the devices are CPUs.
+      callbacks: whether something expects to be called after every step.
 
     Raises:
-      ConfigError: the model uses XLA's convolution.
+      ConfigError: several steps are configured where the model uses XLA's convolution on CPUs.
     """
+    several = config.train.steps_per_call
+    if several is None:
+        if not on_cpu or conv != "winograd" or _convolves(functions, image_shape):
+            return 1
+        one = config.parallel.deterministic or callbacks or steps > _LONGEST
+        return 1 if one else min(_STEPS, max(1, _EXAMPLES // config.batch_size))
+    if several > 1 and on_cpu and _convolves(functions, image_shape):
+        rule = "makes XLA's convolution ten times slower on a CPU, where it runs in a loop"
+        repair = "set it to 1, or choose a model without it (cnn has model.conv='winograd')"
+        raise ConfigError([f"train.steps_per_call={several} {rule}: {repair}"])
+    return int(several)
+
+
+def _convolves(functions: ModelFunctions, image_shape: tuple[int, ...]) -> bool:
+    """Whether a model uses XLA's convolution."""
 
     def run(variables: dict[str, object], images: jax.Array) -> jax.Array:
         stats = variables.get("batch_stats", {})
         return functions.apply(variables["params"], stats, images, None)[0]
 
     images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
-    if "conv_general_dilated" in str(jax.make_jaxpr(run)(functions.variables, images)):
-        rule = "makes XLA's convolution ten times slower on a CPU, where it runs in a loop"
-        repair = "set it to 1, or choose a model without it (cnn has model.conv='winograd')"
-        raise ConfigError([f"train.steps_per_call={steps_per_call} {rule}: {repair}"])
+    return "conv_general_dilated" in str(jax.make_jaxpr(run)(functions.variables, images))
