@@ -10,8 +10,8 @@ from jaxmnist.models import ModelFunctions
 # Where the number is chosen here: about half a second on two cores, so that a signal is seen soon,
 # and not beyond the next line of the default log.
 _EXAMPLES, _STEPS = 5120, 20
-# A longer training makes one step a call: the list of its calls would be long.
-_LONGEST = 10_000_000
+# A longer training makes one step a call: to list its calls would take seconds.
+_LONGEST = 200_000
 
 
 def steps_per_call(
