@@ -3,8 +3,8 @@
 loop            `jaxmnist.train` against the bare step: the same executable, the same batch size,
                 the same bound on steps under way, in one run. They take turns of 40 steps,
                 bare, loop, bare, and so on; a turn of the loop, with its two lines of metrics,
-                is compared with the mean of its neighbours. One step a call: that is where the
-                host has most to do.
+                is compared with the mean of its neighbours. A call makes as many steps as the
+                library chooses, rounded down to a divisor of the 20 between two lines.
 data wait       share of the loop's time in which it waits for its next batch
 checkpoint      share of the run that waits for a checkpoint, one saved each epoch
 all-reduce      time of the step's one all-reduce alone, as a share of the step; at most that
@@ -23,6 +23,7 @@ import sys
 from measure import Recording, base_parser, interleave, numbers, ratios, row, spread, table
 from measure.timing import Sample, rate_text, ratio_text
 
+LINE = 20  # steps between two lines of metrics, by default
 PARTS = ("loop", "checkpoint", "all_reduce", "deterministic", "steps_per_call")
 
 
@@ -70,6 +71,16 @@ class Bench:
         config = configured(overrides | JUST_TRAIN | {"train.steps": steps} | keys)
         return run_loop(config, dataset=self.dataset, alternation=alternation)
 
+    def steps_per_call(self, batch):
+        """The steps that the library puts into one call, or the next smaller divisor of a line."""
+        from measure.steps import configured
+
+        from jaxmnist.runs.setup import prepare
+
+        overrides = {"batch_size": batch, "model.conv": self.arguments.conv}
+        chosen = prepare(configured(overrides), dataset=self.dataset).steps_per_call
+        return max(k for k in range(1, LINE + 1) if LINE % k == 0 and k <= chosen)
+
     def steps(self, bare):
         """How many steps last as long as one measurement should."""
         sample = bare.timed(0.2)()
@@ -80,11 +91,14 @@ def loop_rows(bench, batch):
     """Loop against bare step, in turns within one run; a turn is two lines of metrics long."""
     from measure.steps import Alternation
 
-    turns = max(3, round(bench.arguments.turns))
-    calls, warm_up = 40, 40
+    turns, steps = max(3, round(bench.arguments.turns)), 2 * LINE
+    k = bench.steps_per_call(batch)
+    calls = steps // k
+    # A line is due at the first step too, which makes the first call a short one.
+    warm_up = calls if k == 1 else calls + 1
     turn = Alternation(calls=calls, warm_up=warm_up)
-    keys = {"train.steps_per_call": 1}
-    run = bench.loop(batch, steps=warm_up + calls * turns + 1, alternation=turn, **keys)
+    keys = {"train.steps_per_call": k}
+    run = bench.loop(batch, steps=steps + steps * turns + k, alternation=turn, **keys)
     neighbours = [(before + after) / 2 for before, after in itertools.pairwise(turn.bare)]
     of_bare = ratios(neighbours, turn.loop)
     in_all = sum(neighbours) / sum(turn.loop)
@@ -96,8 +110,9 @@ def loop_rows(bench, batch):
         ("loop", turn.loop, turn.loop_cpu),
     ):
         pairs = zip(wall, cpu, strict=True)
-        samples = [Sample(calls * batch, seconds, used) for seconds, used in pairs]
-        rows.append(row({"part": name, "batch": batch, "calls_a_turn": calls}, samples))
+        samples = [Sample(steps * batch, seconds, used) for seconds, used in pairs]
+        facts = {"part": f"{name}, K={k}", "batch": batch, "calls_a_turn": calls}
+        rows.append(row(facts, samples))
     rows[1] |= {"ratio": of_bare, "ratio_in_all": in_all, "data_wait": waited}
     return rows
 
