@@ -21,9 +21,9 @@ import statistics
 import sys
 
 from measure import Recording, base_parser, interleave, numbers, ratios, row, spread, table
+from measure.steps import LINE
 from measure.timing import Sample, rate_text, ratio_text
 
-LINE = 20  # steps between two lines of metrics, by default
 PARTS = ("loop", "checkpoint", "all_reduce", "deterministic", "steps_per_call")
 
 

@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 from measure import Recording, Sample, base_parser, interleave, numbers, ratios, row, table, words
+from measure.steps import LINE
 from measure.timing import rate_text, ratio_text
 from measure.workers import Worker, WorkerError
 
@@ -37,7 +38,6 @@ CANDIDATES = {
 }
 BASE = "PyTorch fp32"
 TOLERANCE = 1e-3
-MULTIPLE = 20  # of steps: where calls of several steps end, as a line of the log is due
 
 
 def parser():
@@ -123,14 +123,14 @@ def measured(arguments, folder, batch, *, cores):
     peers, losses, left_out = started(arguments, folder, batch, cores=cores)
     try:
         worst = agreement(losses, of_float32=[n for n, peer in peers.items() if peer.float32])
-        few_steps = max(MULTIPLE, 4096 // batch // MULTIPLE * MULTIPLE)
+        few_steps = max(LINE, 4096 // batch // LINE * LINE)
         for _ in range(2):  # the first time something is still starting in some of them
             few = {name: peer.measure(few_steps) for name, peer in peers.items()}
         rates = {name: sample.rate for name, sample in few.items()}
         # All make the same number of steps in a round, so that they meet the same batches.
         middle = sorted(rates.values())[len(rates) // 2]
-        lines = round(arguments.seconds * middle / batch / MULTIPLE)
-        steps = max(1, lines) * MULTIPLE
+        lines = round(arguments.seconds * middle / batch / LINE)
+        steps = max(1, lines) * LINE
         work = {name: lambda peer=peer: peer.measure(steps) for name, peer in peers.items()}
         samples = interleave(work, rounds=arguments.rounds)
     finally:

@@ -228,8 +228,6 @@ class CheckpointWriter:
     def _telling_the_repair(self) -> Iterator[None]:
         try:
             yield
-        except jax.errors.JaxRuntimeError:
-            raise  # the processes meet in here, and one is lost: no fault of the directory
         except Exception as error:
             fault = f"a checkpoint could not be written to {self._directory}: {error}"
             repair = "free space or mend the directory, then run the same command again"

@@ -19,6 +19,8 @@ from unittest import mock
 
 from measure.timing import Sample, calls_for, clocked
 
+# Steps between two lines of metrics by default; a call of several steps ends there too.
+LINE = 20
 _NEVER = "1000000 steps"
 # A run that evaluates and saves only at its end, where the clock of training has stopped.
 JUST_TRAIN = {"eval.every": _NEVER, "eval.batch_size": "64", "checkpoint.every": _NEVER}

@@ -72,6 +72,11 @@ class Gate(Callback):
         self._since = time.perf_counter(), time.process_time()
 
 
+def steps_per_call(keys, dataset):
+    """What the library chooses for a training of the default length, without a callback."""
+    return prepare(configured(keys), dataset=dataset).steps_per_call
+
+
 def main():
     """Serves the loop at one batch size."""
     batch, conv = int(sys.argv[2]), sys.argv[3]
@@ -89,7 +94,7 @@ def main():
         import jaxmnist
 
         config = configured(keys | {"train.steps": _ENDLESS})
-        config.train.steps_per_call = prepare(config, dataset=dataset).steps_per_call
+        config.train.steps_per_call = steps_per_call(keys, dataset)
         jaxmnist.train(config, f"{folder}/run", dataset=dataset, callbacks=[gate], quiet=True)
 
     def answer(request):

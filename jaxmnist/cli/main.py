@@ -18,7 +18,7 @@ from jaxmnist.cli.report import report
 from jaxmnist.cli.sweep import sweep
 from jaxmnist.config import did_you_mean
 from jaxmnist.distributed.ending import abandon, lost_connection
-from jaxmnist.errors import Interrupted, JaxmnistError, UsageError
+from jaxmnist.errors import CheckpointError, Interrupted, JaxmnistError, UsageError
 
 # What runs each command, and the names of its flags.
 COMMANDS: Final[dict[str, tuple[Callable[..., None], list[str]]]] = {
@@ -105,7 +105,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"jaxmnist: {error}", file=sys.stderr)
         return error.exit_code
     except (JaxmnistError, OSError) as error:
-        fault = _told_by_callback(error) or f"{error}{_repair(error)}"
+        fault = _lost_in_checkpoint(error) or _told_by_callback(error)
+        fault = fault or f"{error}{_repair(error)}"
         code = getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         fault, code = "interrupted; nothing was under way that could be saved", 130
@@ -123,6 +124,12 @@ def _repair(error: BaseException | None) -> str:
     while error is not None and getattr(error, "errno", None) not in _REPAIRS:
         error = error.__cause__ or error.__context__
     return f"; {_REPAIRS[error.errno]}" if isinstance(error, OSError) and error.errno else ""
+
+
+def _lost_in_checkpoint(error: Exception) -> str:
+    """A sentence for a process that was lost where all of them meet to save; "" for others."""
+    cause = error.__cause__
+    return lost_connection(cause) if isinstance(error, CheckpointError) and cause else ""
 
 
 def _told_by_callback(error: Exception) -> str:

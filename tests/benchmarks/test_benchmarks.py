@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxmnist.config.default import KEYS
+from support import small_data
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PROGRAMS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "pictures")
 
@@ -141,6 +144,15 @@ def test_an_impossible_utilization_is_refused(program):
         utilization(150e9, seconds=1.0, peak=100e9)
     with pytest.raises(ValueError, match="impossible"):
         utilization(0.0, seconds=1.0, peak=100e9)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(64, 20), (256, 20), (1024, 5)])
+def test_among_the_peers_the_library_makes_the_steps_a_call_that_it_chooses(program, batch, steps):
+    ours, line = program("rivals.ours"), program("measure.steps").LINE
+    keys = program("measure.steps").JUST_TRAIN | {"batch_size": batch, "model.conv": "winograd"}
+    assert ours.steps_per_call(keys, small_data(side=28)) == steps
+    # Steps are asked for in multiples of a line's: a call must end there.
+    assert line % steps == 0 and line == KEYS["log.every"].default
 
 
 def test_peers_that_compute_something_else_are_refused(program):

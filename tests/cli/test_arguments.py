@@ -5,7 +5,7 @@ from absl import flags
 
 from jaxmnist.cli.arguments import configuration, parse
 from jaxmnist.cli.main import COMMANDS, main
-from jaxmnist.errors import ConfigError, UsageError
+from jaxmnist.errors import CheckpointError, ConfigError, UsageError
 
 
 def parsed(*arguments, command="eval"):
@@ -148,3 +148,21 @@ def test_no_flag_is_global():
     before = set(flags.FLAGS)
     configured("--config.seed=3")
     assert set(flags.FLAGS) == before
+
+
+@pytest.mark.parametrize(
+    ("cause", "told", "not_told"),
+    [
+        ("UNKNOWN: Gloo AllGather failed: reset", "connection to another process broke", "free sp"),
+        ("DEADLINE_EXCEEDED: no space", "free space", "another process"),
+    ],
+)
+def test_a_process_lost_in_a_checkpoint_is_told_as_that(monkeypatch, capsys, cause, told, not_told):
+    def dispatch(argv):
+        fault = f"a checkpoint could not be written to x: {cause}; free space"
+        raise CheckpointError(fault) from RuntimeError(cause)
+
+    monkeypatch.setattr("jaxmnist.cli.main._dispatch", dispatch)
+    assert main(["train"]) == 1
+    said = capsys.readouterr().err
+    assert told in said and not_told not in said

@@ -15,7 +15,7 @@ from support import Tiny, small_config, small_data
 DEEP = "jaxmnist.zoo.deep_cnn:DeepCNN"
 
 
-def choose(name, conv="xla", config=None, *, steps=100, on_cpu=True, callbacks=False, **keys):
+def choose(name, conv="xla", *, steps=100, on_cpu=True, callbacks=False, **keys):
     model = make_model(name, kwargs={}, classes=10, dtype=jnp.float32, conv=conv)
     functions = model_functions(model, np.zeros((28, 28, 1), np.uint8), classes=10)
     config = apply_overrides(jaxmnist.get_config(), keys)
