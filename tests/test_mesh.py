@@ -24,6 +24,9 @@ from jaxmnist.mesh import (
     usable_cores,
 )
 
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds="
+WIDE = "--xla_cpu_prefer_vector_width="
+
 
 @dataclass(frozen=True)
 class Device:
@@ -106,6 +109,26 @@ class TestCpuDevices:
     def test_the_count_that_is_there_is_accepted(self):
         prepare_backend(256, cpu_devices=8, deterministic=False)
         prepare_backend(255, cpu_devices=None, deterministic=False)
+
+
+class TestXlaFlags:
+    @pytest.mark.parametrize(
+        ("told", "expected"),
+        [
+            (None, f"{PATIENT}600 {WIDE}512"),
+            ("--xla_a=1", f"--xla_a=1 {PATIENT}600 {WIDE}512"),
+            (f"{WIDE}256", f"{WIDE}256 {PATIENT}600"),
+            (f"{PATIENT}7 {WIDE}128", f"{PATIENT}7 {WIDE}128"),
+        ],
+    )
+    def test_what_the_user_says_stays(self, monkeypatch, told, expected):
+        monkeypatch.setenv("XLA_FLAGS", "")
+        if told is None:
+            monkeypatch.delenv("XLA_FLAGS")
+        else:
+            monkeypatch.setenv("XLA_FLAGS", told)
+        prepare_backend(256, cpu_devices=None, deterministic=False)
+        assert os.environ["XLA_FLAGS"] == expected
 
 
 class TestDataMesh:

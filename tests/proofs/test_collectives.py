@@ -1,5 +1,8 @@
 """Promise 4: one all-reduce a training step, whatever the accumulation; read from compiled HLO."""
 
+import re
+
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -13,6 +16,16 @@ from support import Tiny, small_batch, small_task
 
 FLOAT_BYTES = 4
 METRICS = 3  # loss, correct, count
+WIDTH = 1040  # with 8x8 pixels, a kernel that is too large to be copied for the all-reduce
+
+
+class Wide(nn.Module):
+    """A large kernel among small arrays."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.relu(nn.Dense(WIDTH)(images.reshape(images.shape[0], -1)))
+        return nn.Dense(10)(x)
 
 
 def compiled_train_step(strategy, devices, *, model=None, deterministic_bits=False, **kwargs):
@@ -34,6 +47,17 @@ def test_a_step_has_one_all_reduce_of_parameters_and_metrics(strategy, devices, 
     )
     found = assert_all_reduce_count(programs, 1, reduced_bytes=FLOAT_BYTES * (parameters + METRICS))
     assert not any(c.in_loop for c in found)
+
+
+@pytest.mark.parametrize("strategy", ["shard_map", "pmap"])
+def test_devices_meet_once_for_each_large_array_and_once_for_all_small_ones(strategy):
+    """A CPU's devices wait for each other anew for every array of an all-reduce."""
+    (program,), parameters = compiled_train_step(strategy, 2, model=Wide())
+    (shape,) = re.findall(r" = \((.*)\) all-reduce\(", program.as_text())
+    assert sorted(re.findall(r"f32\[(.*?)\]", shape)) == [
+        f"{parameters - 64 * WIDTH + METRICS}",
+        f"64,{WIDTH}",
+    ]
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
