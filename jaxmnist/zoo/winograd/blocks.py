@@ -1,6 +1,7 @@
 """One block on a microbatch [h, w, b, c]: by Winograd's transforms, or directly for one channel."""
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ _KERNEL: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G
 _OUTPUT: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T
 _IDENTITY: Matrix = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # the pixels of a pooling window
+_TAPS = tuple(itertools.product(range(3), range(3)))  # of a kernel
 
 
 class Block(NamedTuple):
@@ -146,18 +148,14 @@ def _winograd_backward(
 
 
 def _direct_weights(kernel: Array) -> Array:
-    """The kernel where each pixel of a window sees it in the tile: [3, 3, 1, k] to [16, 4 * k]."""
-    placed = [jnp.pad(kernel[:, :, 0], ((p, 1 - p), (q, 1 - q), (0, 0))) for p, q in _PHASES]
-    return jnp.stack(placed, axis=2).reshape(16, -1)
+    """[3, 3, 1, k] to [9, k]."""
+    return kernel.reshape(9, -1)
 
 
 def _direct_pixels(tiles: Tiles, weights: Array, bias: Array) -> list[Array]:
-    kernel = weights.reshape(4, 4, 4, -1)[:3, :3, 0]
+    taps = list(zip(_TAPS, weights, strict=True))
     return [
-        functools.reduce(
-            operator.add, (tiles[p + i][q + j] * kernel[i, j] for i in range(3) for j in range(3))
-        )
-        + bias
+        functools.reduce(operator.add, (tiles[p + i][q + j] * tap for (i, j), tap in taps)) + bias
         for p, q in _PHASES
     ]
 
@@ -173,13 +171,15 @@ def _direct_backward(
     tiles = _tiles(x)
     # Nine multiply-adds a pixel cost less than the storage of its sign.
     pixels = _direct_pixels(tiles, weights, bias)
-    dy = jnp.stack([jnp.where(pixel > 0, gradient / 4, 0) for pixel in pixels], axis=3)
-    dy = dy.reshape(-1, weights.shape[1])
-    slots = jnp.stack([tile.reshape(-1) for row in tiles for tile in row])
-    ones = jnp.ones_like(slots[:1])
-    sums = jnp.concatenate([slots, ones]) @ dy
-    dx = _add_tiles(_IDENTITY, (dy @ weights.T).T[..., None], x.shape)
-    return dx, sums[:16], sums[16].reshape(4, -1).sum(axis=0)
+    dy = jnp.stack([jnp.where(pixel > 0, gradient / 4, 0) for pixel in pixels])
+    dy = dy.reshape(4, -1, weights.shape[1])
+    seen = [jnp.stack([tiles[p + i][q + j] for p, q in _PHASES]).reshape(-1) for i, j in _TAPS]
+    sums = jnp.stack([*seen, jnp.ones_like(seen[0])]) @ dy.reshape(-1, weights.shape[1])
+    # The kernel where each pixel of a window has it in the tile.
+    kernel = weights.reshape(3, 3, -1)
+    placed = jnp.stack([jnp.pad(kernel, ((p, 1 - p), (q, 1 - q), (0, 0))) for p, q in _PHASES])
+    dtiles = jnp.einsum("pnk,pijk->ijn", dy, placed)
+    return _add_tiles(_IDENTITY, dtiles.reshape(16, -1, 1), x.shape), sums[:9], sums[9]
 
 
 WINOGRAD = Block(_winograd_weights, _winograd_forward, _winograd_backward)
