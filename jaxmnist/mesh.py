@@ -47,7 +47,8 @@ def prepare_backend(batch_size: int, *, cpu_devices: int | None, deterministic: 
 
     JAX makes one CPU device unless told otherwise. Who said how many (`cpu_devices`,
     `JAX_NUM_CPU_DEVICES` or an XLA flag) is obeyed; else as many are made as
-    `default_cpu_devices` says.
+    `default_cpu_devices` says. `XLA_FLAGS` gets what makes CPU devices patient and fast, unless it
+    says otherwise.
 
     Args:
       batch_size: rows in a global batch.
