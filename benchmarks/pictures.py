@@ -8,12 +8,12 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6
 
 
 def pictures(newest):
-    """File name: (program, caption, function of path and digest) of each picture there can be."""
+    """File name: (record, caption, function of path and digest) of each picture there can be."""
     kinds = {
         "peers": ("images per second from end to end, by batch size", draw_peers),
         "throughput": ("images per second of the bare step, by batch size", draw_throughput),
         "scaling": ("speed-up over one device", draw_scaling),
-        "time_to_accuracy": ("test accuracy against seconds of training", draw_accuracy),
+        "time_to_accuracy": ("test error against seconds of training", draw_accuracy),
     }
     found = {}
     for program, (caption, draw) in kinds.items():
@@ -21,7 +21,7 @@ def pictures(newest):
             where = record["environment"].get("devices", {}).get("platform", "")
             name = "-".join(filter(None, (program, where, str(number) if number else "")))
             drawing = functools.partial(drawn, draw, record["rows"])
-            found[f"{name}.svg"] = (program, caption, drawing)
+            found[f"{name}.svg"] = (record, caption, drawing)
     return found
 
 
@@ -113,12 +113,20 @@ def draw_scaling(axes, rows):
 
 
 def draw_accuracy(axes, rows):
-    """A point a seed."""
+    """A line a seed, over its evaluations; a point where only its end was recorded."""
     for i, r in enumerate(rows):
-        axes.scatter(
-            [run["seconds"] for run in r["runs"]],
-            [100 * run["accuracy"] for run in r["runs"]],
-            label=f"{r['candidate']} ({r['seeds']} seeds)",
-            color=COLOURS[i % len(COLOURS)],
-        )
-    axes.set(xlabel="seconds of training", ylabel="test accuracy, %", xlim=(0, None))
+        seeds = f"{r['seeds']} seeds" if r["seeds"] > 1 else "1 seed"
+        for number, run in enumerate(r["runs"]):
+            points = run.get("curve") or [run]
+            axes.plot(
+                [point["seconds"] for point in points],
+                [100 * (1 - point["accuracy"]) for point in points],
+                marker="o",
+                markersize=4,
+                label=None if number else f"{r['candidate']} ({seeds})",
+                color=COLOURS[i % len(COLOURS)],
+            )
+    axes.set(xlabel="seconds of training", ylabel="wrong of the test images, %", yscale="log")
+    axes.set_xlim(0, None)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")

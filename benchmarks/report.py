@@ -84,8 +84,8 @@ _HEAD = """# Performance
 Written by `python benchmarks/report.py` from the records in `benchmarks/records/`; every table
 names the command that made it. Figures are medians with the range over interleaved rounds after
 warm-up; compare them within one table only, since tables may come from different hours of a
-machine. "Cores used" is CPU time over wall time: where it is below the number of cores, something
-else ran too, or the work did not fill them.
+machine; the newest stands first. "Cores used" is CPU time over wall time: where it is below the
+number of cores, something else ran too, or the work did not fill them.
 
 Digest of the records: `{digest}`
 """
@@ -148,13 +148,14 @@ def document(directory):
         if name not in newest:
             continue
         text += f"\n## {title}\n\n{about}\n"
-        for file, (of, caption, _) in drawn.items():
-            if of == name:
-                text += f"\n![{caption}](pictures/{file})\n"
         show = importlib.import_module(name).show
-        for record in newest[name]:
+        for record in reversed(newest[name]):
             text += f"\n`{record['command']}`\n\n{show(record['rows'])}\n{remarks(record)}"
             text += f"\n{machine_text(record)}\n"
+            for file, (of, caption, _) in drawn.items():
+                if of is record:
+                    where = record["environment"]["processor"]
+                    text += f"\n![{caption}, {where}](pictures/{file})\n"
     return text
 
 

@@ -51,7 +51,7 @@ def trained(config, seed, *, keys, target):
         result = json.loads((workdir / "result.json").read_text("utf-8"))
         lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
     train = result["train"]
-    metrics = [json.loads(line) for line in lines]
+    curve = evaluated([json.loads(line) for line in lines], train)
     return {
         "seed": seed,
         "accuracy": result["test"]["accuracy"],
@@ -60,35 +60,59 @@ def trained(config, seed, *, keys, target):
         "eval_seconds": train["eval_seconds"],
         "total_seconds": train["total_seconds"],
         "images": train["examples"],
-        "reached": reached(metrics, train, target=target),
+        "curve": curve,
+        "reached": reached(curve, train, target=target),
         "params_sha256": result["params"]["sha256"],
         "devices": result["devices"],
     }
 
 
-def reached(metrics, train, *, target):
-    """Images and seconds up to the first evaluation of at least this accuracy, or None.
+def evaluated(metrics, train):
+    """Images, seconds of training and accuracy at each evaluation, in their order.
 
     Args:
       metrics: the lines of metrics.jsonl.
       train: what result.json says of the training.
-      target: the accuracy.
     """
     batch = train["examples"] / train["steps"]
-    hits = [m["step"] for m in metrics if m["split"] != "train" and m["accuracy"] >= target]
-    if not hits:
+    windows = sorted((m for m in metrics if m["split"] == "train"), key=lambda m: m["step"])
+
+    def seconds(step):
+        # A train line tells the rate since the one before; the last window is taken in part.
+        total, before = 0.0, 0
+        for line in windows:
+            if line["images_per_second"] > 0:
+                total += (min(line["step"], step) - before) * batch / line["images_per_second"]
+            before = min(line["step"], step)
+        return total
+
+    lines = sorted((m for m in metrics if m["split"] != "train"), key=lambda m: m["step"])
+    return [
+        {
+            "images": line["step"] * batch,
+            "seconds": seconds(line["step"]),
+            "accuracy": line["accuracy"],
+        }
+        for line in lines
+    ]
+
+
+def reached(curve, train, *, target):
+    """Images and seconds up to the first evaluation of at least this accuracy, or None.
+
+    Args:
+      curve: of `evaluated`.
+      train: what result.json says of the training.
+      target: the accuracy.
+    """
+    first = next((point for point in curve if point["accuracy"] >= target), None)
+    if first is None:
         return None
-    step, before, seconds = min(hits), 0, 0.0
-    # A train line tells the rate since the one before; the last window is taken in part.
-    for line in sorted((m for m in metrics if m["split"] == "train"), key=lambda m: m["step"]):
-        if line["images_per_second"] > 0:
-            seconds += (min(line["step"], step) - before) * batch / line["images_per_second"]
-        before = min(line["step"], step)
     return {
         "target": target,
-        "images": step * batch,
-        "seconds": seconds,
-        "seconds_with_compile": seconds + train["compile_seconds"],
+        "images": first["images"],
+        "seconds": first["seconds"],
+        "seconds_with_compile": first["seconds"] + train["compile_seconds"],
     }
 
 

@@ -117,22 +117,19 @@ def whole_training(images, labels, params, *, batch, seed, epochs, examples=None
     compile_seconds = time.perf_counter() - start
     fresh = Network().init(jax.random.key(seed), jnp.zeros((1, 28, 28, 1)))["params"]
     loop.state = loop.state.replace(step=0, params=fresh, opt_state=loop.state.tx.init(fresh))
-    seconds = 0.0
-    for _ in range(epochs):
-        steps = len(loop.labels) // batch
+    predict = jax.jit(lambda params, x: Network().apply({"params": params}, x).argmax(-1))
+    parts = [part.astype(np.float32) / 255 for part in np.array_split(test.images, 10)]
+    seconds, curve, steps = 0.0, [], len(loop.labels) // batch
+    for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         order = draws.permutation(len(loop.labels))[: steps * batch]
         loop.run(order.reshape(steps, batch))
         seconds += time.perf_counter() - start
-    predict = jax.jit(lambda params, x: Network().apply({"params": params}, x).argmax(-1))
-    parts = np.array_split(test.images, 10)
-    found = [predict(loop.state.params, part.astype(np.float32) / 255) for part in parts]
-    return {
-        "accuracy": float((np.concatenate(found) == test.labels).mean()),
-        "seconds": seconds,
-        "compile_seconds": compile_seconds,
-        "images": steps * batch * epochs,
-    }
+        found = np.concatenate([predict(loop.state.params, part) for part in parts])
+        accuracy = float((found == test.labels).mean())
+        images = steps * batch * epoch
+        curve.append({"images": images, "seconds": seconds, "accuracy": accuracy})
+    return {**curve[-1], "curve": curve, "compile_seconds": compile_seconds}
 
 
 def main():

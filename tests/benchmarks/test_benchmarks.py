@@ -171,12 +171,16 @@ def test_time_to_a_target_takes_the_last_window_in_part(program):
         {"split": "test", "step": 60, "accuracy": 0.99},
         {"split": "train", "step": 80, "images_per_second": 50.0, "accuracy": 1.0},
     ]
-    found = program("time_to_accuracy").reached(metrics, train, target=0.99)
+    evaluated, reached = (getattr(program("time_to_accuracy"), n) for n in ("evaluated", "reached"))
+    curve = evaluated(metrics, train)
+    # 30 steps of 10 images at 100 a second.
+    assert curve[0] == {"images": 300, "seconds": pytest.approx(3.0), "accuracy": 0.98}
+    found = reached(curve, train, target=0.99)
     assert found["images"] == 600
     # 40 steps of 10 images at 100 a second, then 20 of the next 40 at 50 a second.
     assert found["seconds"] == pytest.approx(4.0 + 4.0)
     assert found["seconds_with_compile"] == pytest.approx(15.0)
-    assert program("time_to_accuracy").reached(metrics, train, target=0.995) is None
+    assert reached(curve, train, target=0.995) is None
 
 
 def test_the_runs_of_the_best_are_asked_alone_and_together(program, tmp_path):
