@@ -208,7 +208,8 @@ def show(rows):
             [
                 r["candidate"],
                 r["seeds"],
-                f"{r['accuracy_mean']:.3f} ± {r['accuracy_std']:.3f}",
+                f"{r['accuracy_mean']:.3f} ± "
+                + (f"{r['accuracy_std']:.3f}" if r["seeds"] > 1 else "–"),
                 f"{r['images']:,}",
                 seconds(r["seconds"]),
                 seconds(r["compile_seconds"]),

@@ -61,11 +61,16 @@ def test_the_time_to_99_percent_is_that_of_the_record(default):
 
 def test_the_images_per_second_are_those_of_the_record():
     label, value = row("images/s of the whole loop, batch 256")
-    names = ("jaxmnist", "PyTorch fp32", "PyTorch compile", "plain jit")
     found = newest("peers", "--batches=64,256,1024 --rounds=5")
-    rates = [found[name, 256]["images_per_second"]["median"] for name in names]
-    assert label.endswith("here, PyTorch, PyTorch compiled, a plain `jax.jit` loop")
-    assert value == ", ".join(f"{rate:,.0f}" for rate in rates)
+    rates = {
+        name: row["images_per_second"]["median"] for (name, b), row in found.items() if b == 256
+    }
+    others = [n for n in rates if n.startswith("PyTorch ") and n != "PyTorch fp32"]
+    fastest = max(others, key=rates.__getitem__)
+    how = f"({fastest.removeprefix('PyTorch ')})"
+    assert label.endswith(f"here, PyTorch, PyTorch at its fastest {how}, a plain `jax.jit` loop")
+    names = ("jaxmnist", "PyTorch fp32", fastest, "plain jit")
+    assert value == ", ".join(f"{rates[name]:,.0f}" for name in names)
 
 
 def test_the_speedrun_is_that_of_the_record():
