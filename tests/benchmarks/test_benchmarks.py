@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from jaxmnist.config.default import KEYS
 from support import small_data
@@ -254,6 +255,59 @@ def test_a_picture_of_other_records_is_stale(program, tmp_path):
         found = report.stale(tmp_path, tmp_path)
         assert len(found) == faults
         assert all("scaling-cpu.svg was drawn from other records" in fault for fault in found)
+
+
+def accuracy_row(curve, *, seeds=2):
+    """A row of time_to_accuracy, one run of which has a curve."""
+    end = {"accuracy": 0.9931, "seconds": 37.0}
+    return {
+        "candidate": "default",
+        "seeds": seeds,
+        "accuracy_mean": 99.31,
+        "accuracy_std": 0.032 if seeds > 1 else 0.0,
+        "images": 300032,
+        "seconds": spread(37.0),
+        "compile_seconds": spread(5.0),
+        "reached": None,
+        "runs": [end | {"curve": curve}, end][:seeds],
+    }
+
+
+def test_the_spread_of_one_seed_is_not_zero_but_unknown(program):
+    show = program("time_to_accuracy").show
+    assert "99.310 ± 0.032" in show([accuracy_row([])])
+    assert "99.310 ± – " in show([accuracy_row([], seeds=1)])
+
+
+def test_accuracy_is_drawn_as_a_line_a_seed_and_a_point_where_only_the_end_is_known(program):
+    curve = [
+        {"images": 100, "seconds": 7.0, "accuracy": 0.97},
+        {"images": 200, "seconds": 15.0, "accuracy": 0.985},
+    ]
+    axes = Figure().subplots()
+    program("pictures").draw_accuracy(axes, [accuracy_row(curve)])
+    line, point = axes.lines
+    assert line.get_xydata().tolist() == [[7.0, pytest.approx(3.0)], [15.0, pytest.approx(1.5)]]
+    assert point.get_xydata().tolist() == [[37.0, pytest.approx(0.69)]]
+    assert axes.get_legend_handles_labels()[1] == ["default (2 seeds)"]
+
+
+def test_each_picture_stands_under_the_table_of_its_own_record_the_newest_first(program, tmp_path):
+    older = record("time_to_accuracy", [accuracy_row([])])
+    newer = record("time_to_accuracy", [accuracy_row([])])
+    newer["environment"]["processor"] = "another processor"
+    write_records(tmp_path, time_to_accuracy=[older, newer])
+    page = program("report").document(tmp_path)
+    places = [
+        page.index(text)
+        for text in (
+            "2 cores of another processor",
+            "another processor](pictures/time_to_accuracy-cpu-1.svg)",
+            "2 cores of a processor",
+            ", a processor](pictures/time_to_accuracy-cpu.svg)",
+        )
+    ]
+    assert places == sorted(places)
 
 
 def test_pictures_are_drawn_the_same_twice(program, tmp_path):
