@@ -109,8 +109,11 @@ def _program(setup: Setup, variables: Any, manifest: dict[str, Any]) -> bytes:
 
     @jax.jit
     def logits(images: jax.Array) -> jax.Array:
+        # XLA's compiler would compute beforehand what depends on constants alone, such as the
+        # inverse root of batch norm's variance, and on some processors with other last bits.
+        constants = jax.lax.optimization_barrier(variables)
         with jax.default_matmul_precision(setup.task.matmul_precision):
-            return setup.task.apply(*variables, images, None)[0]
+            return setup.task.apply(*constants, images, None)[0]
 
     (b,) = jax_export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((b, *setup.data.image_shape), jnp.uint8)

@@ -311,7 +311,6 @@ def test_each_picture_stands_under_the_table_of_its_own_record_the_newest_first(
 
 
 def test_pictures_are_drawn_the_same_twice(program, tmp_path):
-    pytest.importorskip("matplotlib")
     rows = [
         {"candidate": name, "batch": batch, "images_per_second": spread(batch)}
         for name in ("jaxmnist", "PyTorch fp32")
