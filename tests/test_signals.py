@@ -50,6 +50,22 @@ class TestStopRequests:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
+    def test_a_handler_in_c_is_put_back(self):
+        code = (
+            "import ctypes, signal\n"
+            "from jaxmnist.signals import stop_requests\n"
+            "library = ctypes.CDLL(None)\n"
+            "library.signal(signal.SIGTERM, library.getpid)\n"
+            "with stop_requests() as stop:\n"
+            "    signal.raise_signal(signal.SIGTERM)\n"
+            "    assert stop\n"
+            "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+            "signal.raise_signal(signal.SIGTERM)\n"
+            "print('lives')\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "lives\n", done.stderr
+
     def test_an_error_within_passes_and_gives_the_signals_back(self):
         before = signal.getsignal(signal.SIGTERM)
         with pytest.raises(ZeroDivisionError), stop_requests():

@@ -22,7 +22,7 @@ def train(flags: Any) -> None:
     profiled = steps_to_trace(flags)
     # A launcher says how the job is started again, which is more than how one process is.
     launched = shlex.split(os.environ.get("JAXMNIST_COMMAND", ""))
-    join(flags, quiet=flags.quiet, saves=True)
+    join(flags, quiet=flags.quiet)
     options: dict[str, Any] = {
         "quiet": flags.quiet,
         "allow_config_change": flags.allow_config_change,

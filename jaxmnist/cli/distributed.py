@@ -1,6 +1,5 @@
 """The flags by which a command joins the other processes of a job."""
 
-import signal
 from typing import Any, Final
 
 from jaxmnist.errors import UsageError
@@ -16,13 +15,12 @@ FLAGS: Final = [
 ]
 
 
-def join(flags: Any, *, quiet: bool = False, saves: bool = False) -> bool:
+def join(flags: Any, *, quiet: bool = False) -> bool:
     """Joins the job that the flags or the cluster describe; says whether there is one.
 
     Args:
       flags: of the command.
       quiet: say nothing of it.
-      saves: whether the command will save when it is told of a preemption.
 
     Raises:
       UsageError: flags contradict each other.
@@ -42,11 +40,7 @@ def join(flags: Any, *, quiet: bool = False, saves: bool = False) -> bool:
         local_device_ids=None if texts is None else tuple(map(int, texts)),
         timeout_s=flags.initialization_timeout,
     )
-    joined = join(start, quiet=quiet)
-    if joined and not saves:
-        # JAX has kept the signal for a preemption, and it would be without effect.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return joined
+    return join(start, quiet=quiet)
 
 
 def is_first() -> bool:

@@ -28,7 +28,8 @@ class Agreement:
     Attributes:
       process_id: number of this process.
       num_processes: of the job.
-      stops_together: whether JAX's preemption service runs, which lets processes agree to stop.
+      client: of the store.
+      timeout_ms: how long this process waits for the others, in milliseconds.
     """
 
     def __init__(self, *, timeout_s: float = AGREEMENT_TIMEOUT_S):
@@ -37,10 +38,9 @@ class Agreement:
         from jax._src import distributed
 
         state = distributed.global_state
-        self._client: Any = state.client
+        self.client: Any = state.client
         self.process_id, self.num_processes = state.process_id, state.num_processes
-        self.stops_together = state.preemption_sync_manager is not None
-        self._timeout_ms = int(timeout_s * 1000)
+        self.timeout_ms = int(timeout_s * 1000)
 
     def compare(self, topic: str, facts: Mapping[str, str], *, repair: str) -> None:
         """Compares this process's facts with those of process 0.
@@ -56,12 +56,12 @@ class Agreement:
 
     def from_first(self, topic: str, text: str) -> str:
         """Returns the text of process 0, whatever the others pass."""
-        key = self._key(f"{topic}/first")
+        key = self.key(f"{topic}/first")
         if self.process_id == 0:
-            self._client.key_value_set(key, text)
+            self.client.key_value_set(key, text)
             return text
         try:
-            return str(self._client.blocking_key_value_get(key, self._timeout_ms))
+            return str(self.client.blocking_key_value_get(key, self.timeout_ms))
         except Exception as error:
             raise self._late(topic, error) from error
 
@@ -71,24 +71,24 @@ class Agreement:
         Raises:
           JobError: something is wrong somewhere, or a process did not come in time.
         """
-        key = self._key(f"{topic}/faults")
+        key = self.key(f"{topic}/faults")
         if fault:
-            self._client.key_value_set(f"{key}/{self.process_id}", fault)
+            self.client.key_value_set(f"{key}/{self.process_id}", fault)
         try:
-            self._client.wait_at_barrier(f"{key}/barrier", self._timeout_ms)
+            self.client.wait_at_barrier(f"{key}/barrier", self.timeout_ms)
         except Exception as error:
             raise self._late(topic, error) from error
-        if faults := [text for _, text in self._client.key_value_dir_get(key)]:
+        if faults := [text for _, text in self.client.key_value_dir_get(key)]:
             more = f" (and {len(faults) - 3} more like it)" if len(faults) > 3 else ""
             raise JobError("\n".join(faults[:3]) + more)
 
-    def _key(self, topic: str) -> str:
+    def key(self, topic: str) -> str:
         """A key of its own for each time; the store counts, so that runs may follow each other."""
-        turn = self._client.key_value_increment(f"jaxmnist/{topic}/turn/{self.process_id}", 1)
+        turn = self.client.key_value_increment(f"jaxmnist/{topic}/turn/{self.process_id}", 1)
         return f"jaxmnist/{topic}/{turn}"
 
     def _late(self, topic: str, error: Exception) -> JobError:
-        limit = f"within {self._timeout_ms / 1000:g} s"
+        limit = f"within {self.timeout_ms / 1000:g} s"
         detail = " ".join(str(error).split())[:300]
         repair = "look at the logs of the others, then start all processes again"
         return JobError(f"not every process came to compare {topic} {limit}; {repair} ({detail})")

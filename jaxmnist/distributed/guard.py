@@ -1,18 +1,14 @@
 """Watches over a run: agreement of its processes, its lock, requests to stop, standstill."""
 
-import ctypes
 import signal
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
 import jax
-from jax.experimental.multihost_utils import reached_preemption_sync_point
 from ml_collections import ConfigDict
 
 from jaxmnist.bucket.address import parse
@@ -23,6 +19,7 @@ from jaxmnist.checkpoint import CheckpointWriter
 from jaxmnist.config import validate
 from jaxmnist.distributed.agreement import Agreement, data_facts, program_facts
 from jaxmnist.distributed.lock import LOCK, locked
+from jaxmnist.distributed.stop import JointStop
 from jaxmnist.distributed.watchdog import Watchdog
 from jaxmnist.errors import UsageError, WorkdirError
 from jaxmnist.metrics import Evaluation
@@ -59,9 +56,10 @@ class Guard(Callback):
         self._mirror: Mirror | None = None
         self._config, self._stack, self._request = config, ExitStack(), StopRequest()
         self._agreement: Agreement | None = None
+        self._joint_stop: JointStop | None = None
         self._watchdog = Watchdog(config.watchdog.timeout, self._where)
         self.signal_number: int | None = None
-        self._moments, self._step, self._total_steps = 0, 0, 0
+        self._step, self._total_steps = 0, 0
 
     def __enter__(self) -> Self:
         """Compares versions and configuration over the processes, and listens for signals.
@@ -74,21 +72,18 @@ class Guard(Callback):
           WorkdirError: the bucket cannot be used, or is in use.
         """
         with ExitStack() as stack:
-            first, listen = None, True
+            ask = None
             if jax.distributed.is_initialized():
                 self._agreement = Agreement()
                 facts = program_facts(self._config)
                 facts["the bucket of --workdir"] = self.address or "none"
                 repair = "start all processes with the same versions and the same configuration"
                 self._agreement.compare("versions and configuration", facts, repair=repair)
-                # Without JAX's service, or in another thread, signals are left as they are.
-                listen = self._agreement.stops_together
-                listen &= threading.current_thread() is threading.main_thread()
-                first = stack.enter_context(_preemption_notice()) if listen else None
+                self._joint_stop = stack.enter_context(JointStop(self._agreement))
+                ask = self._joint_stop.ask
             if self._place:
                 self._mirror = stack.enter_context(Mirror(self._place, self._agreement))
-            if listen:
-                self._request = stack.enter_context(stop_requests(first=first))
+            self._request = stack.enter_context(stop_requests(ask))
             stack.callback(self._watchdog.stop)
             self._stack = stack.pop_all()
         return self
@@ -164,11 +159,9 @@ class Guard(Callback):
             self._mirror.check()
         if self.signal_number is not None:
             return True
-        self._moments += 1
-        if self._agreement is None:
+        if self._joint_stop is None:
             self.signal_number = self._request.signal_number
-        # Moments, not steps: an evaluation has many of them in one step.
-        elif self._agreement.stops_together and reached_preemption_sync_point(self._moments):
+        elif self._joint_stop.reached():
             self.signal_number = self._request.signal_number or signal.SIGTERM
         return self.signal_number is not None
 
@@ -201,27 +194,6 @@ class Guard(Callback):
         )
         done = f"The last step that was begun is {last:,} of {self._total_steps:,}"
         return f"{done}{f', its batch: {batch}' if last else ''}."
-
-
-@contextmanager
-def _preemption_notice() -> Iterator[Callable[[int], object]]:
-    """Yields what tells JAX's preemption service of a signal, whichever process it came to.
-
-    JAX listens for SIGTERM by a handler in C, which Python's own handler replaces and cannot give
-    back; so it is taken out here, called by hand, and put back at the end.
-    """
-    library = ctypes.CDLL(None)
-    library.signal.restype, library.signal.argtypes = (
-        ctypes.c_void_p,
-        (ctypes.c_int, ctypes.c_void_p),
-    )
-    before = library.signal(signal.SIGTERM, int(signal.SIG_DFL))
-    listens = before not in (None, int(signal.SIG_IGN))
-    notify = ctypes.CFUNCTYPE(None, ctypes.c_int)(before) if listens else None
-    try:
-        yield lambda number: notify and notify(signal.SIGTERM)
-    finally:
-        library.signal(signal.SIGTERM, before)
 
 
 def _check_shared(path: Path, agreement: Agreement) -> None:

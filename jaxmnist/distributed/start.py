@@ -137,6 +137,8 @@ def _initialize(start: Start, cluster: Cluster | None, *, quiet: bool) -> None:
     twice = f"most likely another one has --process_id={index} too, or process 0 has ended"
     ending = Ending(f"{who} cannot join the job at {where}: {twice}; the lines above are JAX's")
     limit = time_limit(start.timeout_s, lambda: _missing(who, where, start.timeout_s))
+    # Processes stop together by a way of our own: see `JointStop`.
+    jax.config.update("jax_enable_preemption_service", False)
     with limit, _ctrl_c_at_once():
         jax.distributed.initialize(
             coordinator_address=where,

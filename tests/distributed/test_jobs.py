@@ -200,6 +200,20 @@ class TestLostProcess:
         assert "stopped sending heartbeats" in first.text
         assert "the job has lost a process" in first.text
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("asked", [0, 1])
+    def test_a_process_lost_while_they_agree_to_stop(self, tmp_path, asked):
+        with started(tmp_path, *job(tmp_path / "run", train__steps=MANY)) as processes:
+            processes[0].wait_for("step     30/")
+            processes[asked].popen.send_signal(signal.SIGTERM)
+            processes[1 - asked].popen.send_signal(signal.SIGSTOP)
+            if asked:
+                # Heartbeats are counted by process 0, so that it must be gone.
+                time.sleep(3)
+                processes[0].popen.kill()
+            assert processes[asked].ends(HEARTBEAT_LIMIT_S) == 1
+        assert "the job has lost a process" in processes[asked].text
+
 
 @pytest.mark.slow
 def test_the_parameters_are_those_of_one_process(tmp_path):
