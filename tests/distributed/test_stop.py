@@ -5,6 +5,7 @@ import threading
 import time
 
 import jax
+import pytest
 
 from jaxmnist.distributed.agreement import Agreement
 from jaxmnist.distributed.stop import JointStop
@@ -21,18 +22,16 @@ def stopped_at(seed: int, asked: list[int], moments: int) -> int | None:
                 stop.ask()
             if stop.reached():
                 return moment
-            time.sleep(speed.uniform(0, 0.03) * (process + 1))
+            time.sleep(speed.uniform(0, 0.01) * (process + 1))
     return None
 
 
-def all_stop(asked, moments=1000) -> set[int | None]:
-    return set(
-        run_processes(stopped_at, processes=3, args=(len(asked), asked, moments), timeout_s=60)
-    )
+# Who is asked, and how many moments the run has.
+RUNS = [([2], 1000), ([0, 1, 2], 1000), ([], 30), ([2], 22), ([1], 1000)]
 
 
-def two_in_a_row() -> list[int | None]:
-    return [stopped_at(1, [0], 1000), stopped_at(2, [], 30), stopped_at(3, [1], 1000)]
+def one_run_after_another() -> list[int | None]:
+    return [stopped_at(seed, *run) for seed, run in enumerate(RUNS)]
 
 
 def left_alone() -> tuple[bool, float, float]:
@@ -65,24 +64,25 @@ def left_alone() -> tuple[bool, float, float]:
     return reached, halted, max(gaps)
 
 
-def test_all_stop_at_one_moment_whoever_is_asked():
-    for asked in ([0], [2], [0, 1, 2]):
-        (moment,) = all_stop(asked)
-        assert moment is not None and moment > 20
+@pytest.fixture(scope="module")
+def moments():
+    """For each of the runs, the moments at which the three processes of one job stopped."""
+    results = run_processes(one_run_after_another, processes=3, timeout_s=90)
+    return [set(run) for run in zip(*results, strict=True)]
 
 
-def test_nobody_is_asked():
-    assert all_stop([], moments=30) == {None}
+@pytest.mark.parametrize("run", [0, 1, 4])
+def test_all_stop_at_one_moment_whoever_is_asked(moments, run):
+    (moment,) = moments[run]
+    assert moment is not None and moment > 20
 
 
-def test_one_is_asked_when_others_have_left():
-    assert all_stop([2], moments=22) in ({None}, {22})
+def test_nobody_is_asked(moments):
+    assert moments[2] == {None}
 
 
-def test_one_run_after_another_in_one_job():
-    first, second = run_processes(two_in_a_row, processes=2, timeout_s=60)
-    assert first == second
-    assert first[0] > 20 and first[1] is None and first[2] > 21
+def test_one_is_asked_when_others_have_come_to_the_end(moments):
+    assert moments[3] in ({None}, {22})
 
 
 def test_other_threads_go_on_while_a_process_halts():

@@ -15,6 +15,7 @@ LIMITS = {
     "where all compare": agreement.AGREEMENT_TIMEOUT_S,
     "sight of what": guard.SHARED_WITHIN_S,
     "in a job that runs": start.HEARTBEAT_TIMEOUT_S,
+    "to agree on the step": agreement.AGREEMENT_TIMEOUT_S,
     "a step, or": KEYS["watchdog.timeout"].default,
     "at the end of a job": start.SHUTDOWN_TIMEOUT_S,
     "the last save": local.STOP_GRACE_S,
