@@ -175,7 +175,7 @@ class CheckpointWriter:
             **more,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
-        # Its steps would pass for moments of ours in JAX's preemption service, which compares them.
+        # When to stop is the run's to say, and not that of JAX's preemption service.
         self._manager.reached_preemption = lambda step: False
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:

@@ -63,7 +63,7 @@ class Agreement:
         try:
             return str(self.client.blocking_key_value_get(key, self.timeout_ms))
         except Exception as error:
-            raise self._late(topic, error) from error
+            raise self.late(topic, error) from error
 
     def settle(self, topic: str, fault: str) -> None:
         """Waits for all processes, and raises on each what any of them found wrong; "" is nothing.
@@ -77,7 +77,7 @@ class Agreement:
         try:
             self.client.wait_at_barrier(f"{key}/barrier", self.timeout_ms)
         except Exception as error:
-            raise self._late(topic, error) from error
+            raise self.late(topic, error) from error
         if faults := [text for _, text in self.client.key_value_dir_get(key)]:
             more = f" (and {len(faults) - 3} more like it)" if len(faults) > 3 else ""
             raise JobError("\n".join(faults[:3]) + more)
@@ -87,7 +87,8 @@ class Agreement:
         turn = self.client.key_value_increment(f"jaxmnist/{topic}/turn/{self.process_id}", 1)
         return f"jaxmnist/{topic}/{turn}"
 
-    def _late(self, topic: str, error: Exception) -> JobError:
+    def late(self, topic: str, error: Exception) -> JobError:
+        """What to raise where the wait for the others has ended in an error."""
         limit = f"within {self.timeout_ms / 1000:g} s"
         detail = " ".join(str(error).split())[:300]
         repair = "look at the logs of the others, then start all processes again"

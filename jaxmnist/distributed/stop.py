@@ -2,11 +2,15 @@
 
 import contextlib
 import threading
+import time
 from typing import Final, Self
 
 from jaxmnist.distributed.agreement import Agreement
+from jaxmnist.distributed.ending import end
 
-_LOOK_EVERY_S: Final = 1.0
+#: Seconds after which the other processes have found the notice of one that is asked to stop.
+LOOK_EVERY_S: Final = 1.0
+_JAX_FIRST_S = 3.0
 
 
 class JointStop:
@@ -56,15 +60,25 @@ class JointStop:
             return self._moments == self._stop_at
 
     def _listen(self) -> None:
-        with contextlib.suppress(Exception):  # a process is lost: JAX ends this one with its reason
+        try:
             while not self._noticed():
                 if self._left:
                     return
-                self._wake.wait(_LOOK_EVERY_S)
-            with self._moment:
-                self._publish()
-                counts = [self._count(i) for i in range(self._agreement.num_processes)]
-                self._stop_at = max(counts) + 1
+                self._wake.wait(LOOK_EVERY_S)
+            # Where it fails, it is not given back: others may stop at a moment that lies before.
+            self._moment.acquire()
+            self._agree()
+            self._moment.release()
+        except Exception as error:
+            # Where a process is lost, JAX ends this one and says which it is.
+            time.sleep(_JAX_FIRST_S)
+            end(str(self._agreement.late("the step to stop at", error)))
+
+    def _agree(self) -> None:
+        self._publish()
+        client, timeout_ms = self._agreement.client, self._agreement.timeout_ms
+        keys = (f"{self._key}/moments/{i}" for i in range(self._agreement.num_processes))
+        self._stop_at = 1 + max(int(client.blocking_key_value_get(k, timeout_ms)) for k in keys)
 
     def _noticed(self) -> bool:
         client, key = self._agreement.client, f"{self._key}/notice"
@@ -81,8 +95,3 @@ class JointStop:
             key = f"{self._key}/moments/{self._agreement.process_id}"
             self._agreement.client.key_value_set(key, str(self._moments))
             self._published = True
-
-    def _count(self, process: int) -> int:
-        key = f"{self._key}/moments/{process}"
-        timeout_ms = self._agreement.timeout_ms
-        return int(self._agreement.client.blocking_key_value_get(key, timeout_ms))

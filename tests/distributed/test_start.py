@@ -1,7 +1,12 @@
 """Flags that contradict each other get a sentence at once; a lone machine joins nothing."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
+from distributed.jobs import free_port
 from jaxmnist.cli.main import main
 from jaxmnist.distributed.start import Start, join
 from jaxmnist.errors import UsageError
@@ -53,3 +58,18 @@ def test_a_lone_task_of_a_cluster_joins_nothing(monkeypatch):
     for name, value in zip(names, ["7", "node1", "1", "0", "0"], strict=True):
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert not join(Start())
+
+
+def test_sigterm_ends_a_process_that_has_joined():
+    """JAX would keep the signal for its preemption service."""
+    code = (
+        "import os, signal\n"
+        "from jaxmnist.distributed.start import Start, join\n"
+        f"address = '127.0.0.1:{free_port()}'\n"
+        "assert join(Start(coordinator_address=address, num_processes=1, process_id=0))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('lives')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert not done.stdout

@@ -64,6 +64,18 @@ def left_alone() -> tuple[bool, float, float]:
     return reached, halted, max(gaps)
 
 
+def never_told() -> None:
+    """Process 0 is asked, and the other does not say how far it is."""
+    stop = JointStop(Agreement(timeout_s=1))
+    if jax.process_index():
+        time.sleep(30)
+    with stop:
+        stop.ask()
+        time.sleep(0.5)
+        stop.reached()
+        print("it went on")
+
+
 @pytest.fixture(scope="module")
 def moments():
     """For each of the runs, the moments at which the three processes of one job stopped."""
@@ -88,3 +100,12 @@ def test_one_is_asked_when_others_have_come_to_the_end(moments):
 def test_other_threads_go_on_while_a_process_halts():
     (reached, halted, gap), _ = run_processes(left_alone, processes=2, timeout_s=60)
     assert reached and halted > 0.5 and gap < halted / 2
+
+
+def test_a_process_that_does_not_say_how_far_it_is():
+    with pytest.raises(AssertionError) as error:
+        run_processes(never_told, processes=2, timeout_s=25)
+    text = str(error.value)
+    assert "jaxmnist: not every process came to compare the step to stop at within 1 s" in text
+    assert "start all processes again" in text
+    assert "it went on" not in text

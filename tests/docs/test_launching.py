@@ -7,7 +7,7 @@ import pytest
 
 from jaxmnist.bucket import lease, mirror
 from jaxmnist.config.default import KEYS
-from jaxmnist.distributed import agreement, guard, start
+from jaxmnist.distributed import agreement, guard, start, stop
 from jaxmnist.launch import local
 
 LIMITS = {
@@ -39,6 +39,8 @@ def test_every_limit_is_the_one_of_the_code(rows):
     for (text, seconds), (part, limit) in zip(rows, LIMITS.items(), strict=True):
         assert part in text
         assert float(seconds) == limit, text
+    assert any("learn of a signal within a second" in text for text, _ in rows)
+    assert stop.LOOK_EVERY_S == 1
 
 
 def test_what_is_said_of_a_bucket_is_so():
