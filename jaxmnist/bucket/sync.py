@@ -132,10 +132,14 @@ class Sync:
         path = self._path / name
         # What grows is read whole first; a checkpoint does not change, and may be large.
         content = path if _step(name) else path.read_bytes()
-        md5 = self._md5(name) if isinstance(content, Path) else _md5(content)
+        if isinstance(content, Path):
+            uploaded = Object(self._md5(name), path.stat().st_size)
+        else:
+            uploaded = Object(_md5(content), len(content))
         self._confirm()
         self._store.put(name, content)
-        self._known[name] = Object(md5, path.stat().st_size)
+        # By now Orbax may have deleted the file; the object must be known, or it would stay.
+        self._known[name] = uploaded
 
     def _is_here(self, name: str) -> bool:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):

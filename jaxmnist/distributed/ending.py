@@ -19,8 +19,18 @@ _AGAIN = "start all processes again: the run goes on from its last checkpoint"
 _BROKEN: Final = ("Gloo", "NCCL", "onnection closed", "onnection reset", "coordination service")
 
 
+# Several threads may find at once that the process must end: the first one says why.
+_last_word = threading.RLock()
+
+
+def take_last_word() -> None:
+    """From here on only this thread may end the process, which it must; others that would, wait."""
+    _last_word.acquire()
+
+
 def end(text: str, code: int = 1) -> NoReturn:
     """Prints a sentence and ends the process; an ordinary exit would wait for the others."""
+    take_last_word()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         os.write(2, f"jaxmnist: {text}\n".encode())
@@ -99,6 +109,7 @@ def abandon(reason: str, code: int) -> None:
     with contextlib.suppress(Exception):  # another one was faster, or process 0 is gone
         client: Any = state.client
         client.key_value_set(_REASON, f"{code} {who}: {reason}")
+    take_last_word()
     sys.stdout.flush()
     sys.stderr.flush()
     # Process 0 keeps the store: the others must have read it before.

@@ -132,14 +132,13 @@ def _initialize(start: Start, cluster: Cluster | None, *, quiet: bool) -> None:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     who = f"process {index} of {count}"
-    if index == 0:
-        _check_port(where)
     twice = f"most likely another one has --process_id={index} too, or process 0 has ended"
     ending = Ending(f"{who} cannot join the job at {where}: {twice}; the lines above are JAX's")
     limit = time_limit(start.timeout_s, lambda: _missing(who, where, start.timeout_s))
     # Processes stop together by a way of our own: see `JointStop`.
     jax.config.update("jax_enable_preemption_service", False)
-    with limit, _ctrl_c_at_once():
+    port = claimed_port(where) if index == 0 else contextlib.nullcontext()
+    with port, limit, _ctrl_c_at_once():
         jax.distributed.initialize(
             coordinator_address=where,
             num_processes=count,
@@ -164,15 +163,30 @@ def _ctrl_c_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_port(where: str) -> None:
-    """Raises where the port of process 0 is taken; JAX would share it with another job."""
+@contextlib.contextmanager
+def claimed_port(where: str) -> Iterator[None]:
+    """Keeps other jobs away from the port of process 0 until JAX, which would share it, listens.
+
+    Two processes may look at the same moment, and both find the port free. On Linux each binds a
+    socket to a name that only one can have, in the same network namespace as the port.
+
+    Args:
+      where: "host:port" of process 0.
+
+    Raises:
+      JobError: another process has the port, or is about to listen on it.
+    """
     port = int(where.rpartition(":")[2])
-    try:
-        socket.create_server(("", port)).close()
-    except OSError as error:
-        repair = "end the other process 0 or program that has it, or choose another port"
-        fault = f"process 0 cannot listen on port {port}: {error.strerror}"
-        raise JobError(f"{fault}; {repair} in --coordinator_address") from error
+    with socket.socket(socket.AF_UNIX) as claim:
+        try:
+            if sys.platform == "linux":
+                claim.bind(f"\0jaxmnist/port/{port}")
+            socket.create_server(("", port)).close()
+        except OSError as error:
+            repair = "end the other process 0 or program that has it, or choose another port"
+            fault = f"process 0 cannot listen on port {port}: {error.strerror}"
+            raise JobError(f"{fault}; {repair} in --coordinator_address") from error
+        yield
 
 
 def _missing(who: str, where: str, timeout_s: int) -> str:

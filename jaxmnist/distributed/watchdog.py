@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import math
 import os
 import socket
 import sys
@@ -9,11 +10,14 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from jaxmnist.distributed.ending import take_last_word
+
 #: Exit code of a process that the watchdog ended.
 EXIT_CODE: Final = 1
-_TICKS = 20
-# Long enough for the other processes to print their stacks before this one takes them down.
-_LONGEST_GRACE_S = 5.0
+_FEWEST_TICKS, _LONGEST_TICK_S = 20, 1.0
+# The others of a job see the same standstill up to a tick later, and print their stacks before
+# this one takes them down.
+_GRACE_TICKS = 4
 
 
 class Watchdog:
@@ -30,7 +34,8 @@ class Watchdog:
           timeout_s: seconds.
           describe: says in words where the run stands.
         """
-        self._tick_s = None if timeout_s is None else timeout_s / _TICKS
+        self._ticks = max(_FEWEST_TICKS, math.ceil((timeout_s or 0.0) / _LONGEST_TICK_S))
+        self._tick_s = None if timeout_s is None else timeout_s / self._ticks
         self._timeout_s, self._describe = timeout_s, describe
         self._beats, self._ended = 0, threading.Event()
         self._thread: threading.Thread | None = None
@@ -56,10 +61,11 @@ class Watchdog:
         while not self._ended.wait(self._tick_s):
             idle = idle + 1 if self._beats == seen else 0
             seen = self._beats
-            if idle >= _TICKS:
+            if idle >= self._ticks:
                 self._bite()
 
     def _bite(self) -> None:
+        take_last_word()  # another process, which waited for this one, may end the job meanwhile
         who = f"process {os.getpid()} on {socket.gethostname()}"
         fault = f"no step and no batch of evaluation was finished for {self._timeout_s:g} s"
         repair = "start the same command again: it goes on from the last checkpoint"
@@ -68,6 +74,6 @@ class Watchdog:
             sys.stderr.write(f"jaxmnist: {who}: {fault}. {self._describe()} {repair} ({later})\n")
             sys.stderr.flush()
             faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
-        self._ended.wait(min(self._tick_s or 0.0, _LONGEST_GRACE_S))
+        self._ended.wait(_GRACE_TICKS * (self._tick_s or 0.0))
         # An ordinary exit would wait for the thread that hangs.
         os._exit(EXIT_CODE)

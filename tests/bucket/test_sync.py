@@ -1,6 +1,7 @@
 """What a bucket holds counts only when it is whole, whenever the copying stops."""
 
 import json
+import shutil
 
 import pytest
 
@@ -109,6 +110,23 @@ def test_a_checkpoint_that_is_gone_here_goes_there_manifest_first(store, sync, r
     sync.push()
     assert store.writes[0] == f"-runs/one/checkpoints/10/{MANIFEST}" and len(store.writes) == 3
     assert sync.steps == {20}
+
+
+def test_one_that_orbax_deletes_while_it_is_uploaded_does_not_stay_there(
+    store, sync, run, monkeypatch
+):
+    put = Store.put
+
+    def slow_put(self, name, content):
+        put(self, name, content)
+        if name.endswith(f"20/{MANIFEST}"):
+            shutil.rmtree(run / "checkpoints/20")
+
+    monkeypatch.setattr(Store, "put", slow_put)
+    sync.push()
+    sync.push()
+    assert sync.steps == {10}
+    assert not [name for name in store.files("runs/one") if name.startswith("checkpoints/20/")]
 
 
 def test_one_that_is_written_anew_replaces_all_of_the_old_one(store, sync, run):

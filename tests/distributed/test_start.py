@@ -1,5 +1,6 @@
 """Flags that contradict each other get a sentence at once; a lone machine joins nothing."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +9,8 @@ import pytest
 
 from distributed.jobs import free_port
 from jaxmnist.cli.main import main
-from jaxmnist.distributed.start import Start, join
-from jaxmnist.errors import UsageError
+from jaxmnist.distributed.start import Start, claimed_port, join
+from jaxmnist.errors import JobError, UsageError
 
 ALL = ["--coordinator_address=127.0.0.1:1234", "--num_processes=2", "--process_id=1"]
 
@@ -58,6 +59,19 @@ def test_a_lone_task_of_a_cluster_joins_nothing(monkeypatch):
     for name, value in zip(names, ["7", "node1", "1", "0", "0"], strict=True):
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert not join(Start())
+
+
+def test_of_two_processes_0_that_start_at_the_same_moment_one_is_refused():
+    port = free_port()
+    expected = f"process 0 cannot listen on port {port}: Address already in use; end the other"
+    with (
+        claimed_port(f"127.0.0.1:{port}"),  # found free, and JAX does not listen yet
+        pytest.raises(JobError, match=re.escape(expected)),
+        claimed_port(f"localhost:{port}"),
+    ):
+        pass
+    with claimed_port(f"127.0.0.1:{port}"):
+        pass
 
 
 def test_sigterm_ends_a_process_that_has_joined():

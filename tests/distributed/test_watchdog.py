@@ -1,6 +1,7 @@
 """The watchdog ends a process that stands still, says where, and leaves all others alone."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,29 @@ def test_a_process_that_hangs_in_native_code_shows_its_stacks_and_ends():
     assert "start the same command again: it goes on from the last checkpoint" in output
     assert "in stand_still_in_native_code" in output
     assert "ended by itself" not in output
+
+
+def test_an_abort_meanwhile_leaves_it_the_last_word():
+    """The other processes end because of this one, and JAX then aborts it."""
+    body = """
+import os, threading
+from jaxmnist.distributed import watchdog as module
+from jaxmnist.distributed.ending import Ending
+ending = Ending("the job has lost a process")
+write = module.sys.stderr.write
+def aborted_meanwhile(text):
+    threading.Thread(target=os.abort, daemon=True).start()
+    time.sleep(0.5)
+    return write(text)
+module.sys.stderr.write = aborted_meanwhile
+stand_still_in_native_code()
+"""
+    with program(body) as process:
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1 and "in stand_still_in_native_code" in output
+    assert re.findall("^jaxmnist: .*", output, re.M) == [
+        line for line in output.splitlines() if "no step and no batch" in line
+    ]
 
 
 @pytest.mark.parametrize(
