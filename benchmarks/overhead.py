@@ -1,10 +1,10 @@
 """What the library adds to its bare step: loop, data, checkpoints, all-reduce, exact bits, K steps.
 
 loop            `jaxmnist.train` against the bare step: the same executable, the same batch size,
-                the same bound on steps under way, in one run. They take turns of 40 steps,
-                bare, loop, bare, and so on; a turn of the loop, with its two lines of metrics,
-                is compared with the mean of its neighbours. A call makes as many steps as the
-                library chooses, rounded down to a divisor of the 20 between two lines.
+                the same bound on steps under way, in one run. They take turns of two calls or
+                more, bare, loop, bare, and so on; a turn of the loop, with a line of metrics
+                every 20 steps, is compared with the mean of its neighbours. A call makes as many
+                steps as the library chooses, rounded down to a divisor of 20.
 data wait       share of the loop's time in which it waits for its next batch
 checkpoint      share of the run that waits for a checkpoint, one saved each epoch
 all-reduce      time of the step's one all-reduce alone, as a share of the step; at most that
@@ -37,7 +37,7 @@ def parser():
         "--deterministic_batches", type=numbers, default=[1024], help="those of deterministic mode"
     )
     options.add_argument("--steps_per_call", type=int, default=16, help="K; 16 by default")
-    options.add_argument("--turns", type=int, default=20, help="turns of the loop; 20 by default")
+    options.add_argument("--turns", type=int, default=30, help="turns of the loop; 30 by default")
     options.add_argument("--conv", default="auto", help="auto, xla or winograd")
     options.add_argument(
         "--checkpoint_epochs", type=float, default=2.0, help="length of the run that saves"
@@ -88,11 +88,11 @@ class Bench:
 
 
 def loop_rows(bench, batch):
-    """Loop against bare step, in turns within one run; a turn is two lines of metrics long."""
+    """Loop against bare step, in turns within one run; a turn is a line of metrics long or two."""
     from measure.steps import Alternation
 
-    turns, steps = max(3, round(bench.arguments.turns)), 2 * LINE
-    k = bench.steps_per_call(batch)
+    turns, k = max(3, round(bench.arguments.turns)), bench.steps_per_call(batch)
+    steps = LINE if k < LINE else 2 * LINE
     calls = steps // k
     # A line is due at the first step too, which makes the first call a short one.
     warm_up = calls if k == 1 else calls + 1

@@ -1,7 +1,7 @@
 """The train state: all that a step reads and writes, and its digests."""
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import flax.struct
 import jax
@@ -9,6 +9,9 @@ import numpy as np
 import optax
 
 from jaxmnist.metrics import Window
+
+#: What the state says of the steps, before there was one.
+UNWATCHED: Final[dict[str, Any]] = {"window": Window.empty(), "first_bad_step": np.int32(-1)}
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -21,7 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimizer's state.
       ema: exponential moving average of the parameters, None when off.
       window: metric sums since the last log line.
-      first_bad_step: int32, the first step whose loss or update was not finite, or -1.
+      first_bad_step: int32, the first step whose loss or update was not finite; -1 before.
     """
 
     step: Any
@@ -48,8 +51,7 @@ def create_state(variables: Any, tx: optax.GradientTransformation, *, ema: bool)
         opt_state=tx.init(params),
         # A copy: the state is donated, and one buffer cannot be given away twice.
         ema=jax.tree.map(lambda x: x.copy(), params) if ema else None,
-        window=Window.empty(),
-        first_bad_step=np.int32(-1),
+        **UNWATCHED,
     )
 
 

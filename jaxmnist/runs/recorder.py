@@ -10,10 +10,10 @@ from jaxmnist.callbacks import Callback
 from jaxmnist.clock import Clock
 from jaxmnist.errors import NonFiniteLossError
 from jaxmnist.mesh import replicate
-from jaxmnist.metrics import Evaluation, Window
+from jaxmnist.metrics import Evaluation
 from jaxmnist.runs.evaluate import Evaluator
 from jaxmnist.runs.setup import Setup
-from jaxmnist.state import TrainState
+from jaxmnist.state import UNWATCHED, TrainState
 from jaxmnist.workdir import Workdir
 from jaxmnist.writers import JsonlWriter, Writer, drop_after, read_records, writer_types
 
@@ -52,6 +52,7 @@ class Recorder:
         self.evaluator, self._tests = Evaluator(setup), dict[int, Evaluation]()
         self._saved = step
         self._logged, self._logged_seconds = step, clock.total("train")
+        self._due: tuple[Any, ...] = ()
         self._writers: list[Writer] = []
         if jax.process_index() == 0:
             drop_after(place.metrics, step)
@@ -79,26 +80,34 @@ class Recorder:
             callback.on_step(step, state)
 
     def log(self, state: TrainState, step: int) -> TrainState:
-        """Reads the window of metrics, the only device-to-host read there is, and empties it.
+        """Takes the window of metrics out of a state, and leaves it an empty one.
+
+        A read here would keep the devices idle until the next call is dispatched: it comes with
+        `write_line`, which whatever needs the line calls before.
+        """
+        self._due = step, state.window, state.first_bad_step
+        if step == self._setup.steps:  # no call comes after
+            self.write_line()
+        return state.replace(**replicate(UNWATCHED, self._setup.mesh))
+
+    def write_line(self) -> None:
+        """Reads the window that `log` took, the only device-to-host read there is, and writes it.
 
         Raises:
           NonFiniteLossError: the loss or an update was not finite since the last line.
         """
-        window, bad = jax.device_get((state.window, state.first_bad_step))
-        self._stop_if_bad(int(bad), float(window.learning_rate))
-        count = int(window.count)
+        if not self._due:
+            return
+        step, window, bad = jax.device_get(self._due)
+        self._due = ()
+        count, lr = int(window.count), float(window.learning_rate)
+        self._stop_if_bad(int(bad), lr)
         total = self._clock.total("train")
-        steps, seconds = step - self._logged, total - self._logged_seconds
+        speed = (step - self._logged) / max(total - self._logged_seconds, 1e-9)
         self._logged, self._logged_seconds = step, total
-        speed = steps / max(seconds, 1e-9)
-        values = {
-            "loss": float(window.loss) / count,
-            "accuracy": int(window.correct) / count,
-            "learning_rate": float(window.learning_rate),
-            "images_per_second": speed * self._setup.config.batch_size,
-        }
-        self._write("train", step, values, (self._setup.steps - step) / speed)
-        return state.replace(window=replicate(Window.empty(), self._setup.mesh))
+        metrics = {"loss": float(window.loss) / count, "accuracy": int(window.correct) / count}
+        metrics |= {"learning_rate": lr, "images_per_second": speed * self._setup.config.batch_size}
+        self._write("train", step, metrics, (self._setup.steps - step) / speed)
 
     def evaluate(self, state: TrainState, step: int) -> bool:
         """Evaluates, on validation examples where there are any, and writes a line.
@@ -106,6 +115,7 @@ class Recorder:
         Returns:
           Whether this is the best state so far.
         """
+        self.write_line()
         split = "validation" if "validation" in self._setup.data.splits else "test"
         if any(r["split"] == split and r["step"] == step for r in self.history):
             return False  # an earlier part of the run was stopped right after this line
@@ -136,6 +146,7 @@ class Recorder:
           NonFiniteLossError: the state is not finite; it is not saved.
           CheckpointError: the checkpoint could not be written.
         """
+        self.write_line()
         if self._saved == step:
             return
         jax.block_until_ready(state)  # the steps before are training time

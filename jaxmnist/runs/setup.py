@@ -93,15 +93,9 @@ class Setup:
         """Where calls from `start` on begin and end: cut where something is due between steps."""
         if self.steps_per_call == 1:
             return range(start, self.steps + 1)
-        config, bounds = self.config, [start]
-        every = (config.log.every, config.eval.every, config.checkpoint.every)
-        dues = dict.fromkeys(every, start)
-        while start < self.steps:
-            dues = {d: at if at > start else self.next_due(start, d) for d, at in dues.items()}
-            first = 1 if start == 0 else self.steps
-            start = min(start + self.steps_per_call, self.steps, first, *dues.values())
-            bounds.append(start)
-        return bounds
+        every = {self.config.log.every, self.config.eval.every, self.config.checkpoint.every}
+        cut: Callable[..., list[int]] = resolve("jaxmnist.zoo.loops:call_bounds")
+        return cut(start, self.steps, self.steps_per_call, every, self.next_due)
 
     @functools.cached_property
     def table(self) -> Any:

@@ -164,6 +164,7 @@ def _loop(
     in_flight = deque[Any]()
     for steps, batch in _placed_batches(setup, start=step):
         state, sums = train_step(state, batch)
+        recorder.write_line()  # that of the call before, while this one is under way
         step = steps.stop
         # A bound on the steps under way, by waiting for an earlier one without reading anything.
         in_flight.append(sums)

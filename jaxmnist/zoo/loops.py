@@ -1,5 +1,7 @@
 """How many steps one call makes, and whether the loop that they make is a fast one."""
 
+from collections.abc import Callable, Collection
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -52,6 +54,31 @@ def steps_per_call(
         repair = "set it to 1, or choose a model without it (cnn has model.conv='winograd')"
         raise ConfigError([f"train.steps_per_call={several} {rule}: {repair}"])
     return int(several)
+
+
+def call_bounds(
+    start: int,
+    steps: int,
+    several: int,
+    every: Collection[int | str],
+    next_due: Callable[[int, int | str], int],
+) -> list[int]:
+    """Where calls of several steps begin and end.
+
+    Args:
+      start: finished steps before the first call.
+      steps: length of the training.
+      several: the most steps of a call.
+      every: a call ends where one of these durations does, and after the first step.
+      next_due: the first step after a step at whose end a duration does.
+    """
+    bounds, dues = [start], dict.fromkeys(every, start)
+    while start < steps:
+        dues = {d: at if at > start else next_due(start, d) for d, at in dues.items()}
+        first = 1 if start == 0 else steps
+        start = min(start + several, steps, first, *dues.values())
+        bounds.append(start)
+    return bounds
 
 
 def _convolves(functions: ModelFunctions, image_shape: tuple[int, ...]) -> bool:

@@ -85,13 +85,15 @@ class TensorBoardWriter(Callback):
         file.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Writes each number of the record as a scalar."""
+        """Writes the numbers of a record as scalars, in one event: each waits for the disk."""
+        from tensorboardX.proto.summary_pb2 import Summary
         from tensorboardX.summary import scalar
 
-        events, step = self._opened(), record["step"]
+        summary = Summary()
         for name, value in record.items():
             if name not in ("split", "step"):
-                events.add(step, summary=scalar(f"{record['split']}/{name}", value))
+                summary.MergeFrom(scalar(f"{record['split']}/{name}", value))
+        self._opened().add(record["step"], summary=summary)
 
     def on_evaluation(self, step: int, split: str, result: Evaluation, state: TrainState) -> None:
         """Draws the confusion matrix; that of the test split at the end has a file of its own."""

@@ -1,5 +1,6 @@
 """Promise 5: one trace of each step, donated state, no hidden transfer, bounded steps in flight."""
 
+import dataclasses
 from collections import deque
 
 import jax
@@ -91,6 +92,29 @@ def test_the_loop_reads_once_a_log_line_and_moves_nothing_unasked(strategy, tmp_
         config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True
     )
     assert [r["step"] for r in result.history if r["split"] == "train"] == [1, 4, 8, 12, 16, 20]
+
+
+def test_a_line_is_read_while_the_next_call_is_under_way(tmp_path, monkeypatch):
+    """Unless an evaluation, a checkpoint or the end wants it; those of 20 steps are as above."""
+    calls, lines = [], []
+    make, write = train_module.make_train_step, train_module.Recorder._write
+
+    def make_counted(*args, **kwargs):
+        step = make(*args, **kwargs)
+        return dataclasses.replace(step, call=lambda *a: (calls.append(a), step(*a))[1])
+
+    def written(self, split, step, *args):
+        lines.append((split, step, len(calls)))
+        write(self, split, step, *args)
+
+    monkeypatch.setattr(train_module, "make_train_step", make_counted)
+    monkeypatch.setattr(train_module.Recorder, "_write", written)
+    config = small_config(eval__every=8, checkpoint__every=12)
+    jaxmnist.train(config, tmp_path / "run", dataset=small_data(), model=Tiny(), quiet=True)
+    train = [("train", 1, 2), ("train", 4, 5), ("train", 8, 8), ("train", 12, 12)]
+    train += [("train", 16, 16), ("train", 20, 20)]
+    assert [line for line in lines if line[0] == "train"] == train
+    assert [line for line in lines if line[1] == 16] == [("train", 16, 16), ("test", 16, 16)]
 
 
 def test_on_cpu_devices_one_step_is_in_flight():
