@@ -251,10 +251,9 @@ def _compiled(setup: Setup, state: TrainState, recorder: Recorder) -> Step:
 
 def _placed_batches(setup: Setup, *, start: int) -> Generator[tuple[range, Any]]:
     """The steps of each call from step `start` on, and their batches on the devices."""
-    config, bounds = setup.config, setup.call_bounds(start)
-    size, several = config.batch_size, setup.steps_per_call
+    config, bounds, several = setup.config, setup.call_bounds(start), setup.steps_per_call
+    size, axis = config.batch_size, int(several > 1)
     rows = process_rows(size, process=jax.process_index(), processes=jax.process_count())
-    axis = int(several > 1)
     lay = partial(place_batch, mesh=setup.mesh, strategy=config.parallel.strategy, axis=axis)
     # Of a training batch every row is an example: what says so lies on the devices once.
     mask = lay(np.ones(([several] if axis else []) + [rows.stop - rows.start], bool))

@@ -4,11 +4,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxmnist
 from jaxmnist.config import apply_overrides
 from jaxmnist.errors import ConfigError
+from jaxmnist.mesh import data_mesh
 from jaxmnist.models import make_model, model_functions
+from jaxmnist.zoo import loops
 from jaxmnist.zoo.loops import steps_per_call
 from support import Tiny, small_config, small_data
 
@@ -78,3 +82,21 @@ def test_so_is_a_model_of_the_users_own_before_anything_is_written(tmp_path):
     with pytest.raises(ConfigError, match=r"train.steps_per_call=2 makes XLA's convolution"):
         jaxmnist.train(small_config(**keys), tmp_path / "run", dataset=small_data(), model=Tiny())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rows", [8, 512])
+def test_batches_of_a_call_are_used_where_they_are_put(rows, monkeypatch):
+    """A copy by XLA would wait until the call that is under way has ended."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, rows, 28, 28, 1), np.uint8)
+    batch = {"image": images, "label": rng.integers(0, 10, (20, rows), np.int32)}
+    aligned, made = loops._aligned, []
+    monkeypatch.setattr(loops, "_aligned", lambda x: made.append(aligned(x)) or made[-1])
+    sharding = NamedSharding(data_mesh(4), P(None, "data"))
+    placed = loops.put(batch, sharding)
+    shards = [s.data for x in (placed["image"], placed["label"]) for s in x.addressable_shards]
+    assert [s.unsafe_buffer_pointer() for s in shards] == [x.ctypes.data for x in made]
+    assert not any(x.ctypes.data % 64 for x in made)
+    for name, given in batch.items():
+        assert placed[name].sharding == sharding and placed[name].dtype == given.dtype
+        np.testing.assert_array_equal(placed[name], given)
