@@ -57,9 +57,11 @@ class Start:
         if self.mode == "off" and given:
             fault = f"--distributed=off contradicts {', '.join(given)}"
             raise UsageError(f"{fault}: leave one of them out")
-        if address is not None and not re.fullmatch(r"\S+:\d{1,5}", address):
-            rule = "must be HOST:PORT of process 0, such as 10.0.0.1:1234"
-            raise UsageError(f"--coordinator_address={address} {rule}")
+        if address is not None:
+            found = re.fullmatch(r"\S+:(\d{1,5})", address)
+            if found is None or not 0 < int(found[1]) < 2**16:
+                rule = "must be HOST:PORT of process 0, such as 10.0.0.1:1234"
+                raise UsageError(f"--coordinator_address={address} {rule}")
         if count is not None and count < 1:
             raise UsageError(f"--num_processes={count} must be 1 or more")
         if index is not None and count is not None and not 0 <= index < count:

@@ -1,4 +1,4 @@
-"""How many steps one call makes, and whether the loop that they make is a fast one."""
+"""Calls of several steps: how many, where they begin and end, how their batches get there."""
 
 from collections.abc import Callable, Collection
 from typing import Any

@@ -30,6 +30,8 @@ ALL = ["--coordinator_address=127.0.0.1:1234", "--num_processes=2", "--process_i
         (ALL[1:], "give --coordinator_address too, or --distributed=off"),
         (["--local_device_ids=0,1"], "no TPU pod, GKE, Slurm or Open MPI was recognised here"),
         ([*ALL[1:], "--coordinator_address=host"], "host must be HOST:PORT of process 0, such as"),
+        ([*ALL[1:], "--coordinator_address=host:65536"], "=host:65536 must be HOST:PORT of proc"),
+        ([*ALL[1:], "--coordinator_address=host:0"], "=host:0 must be HOST:PORT of process 0, su"),
         ([*ALL[:2], "--process_id=2"], "--process_id=2 of --num_processes=2 must be one of 0 to 1"),
         ([*ALL[:2], "--process_id=-1"], "--process_id=-1 of --num_processes=2 must be one of 0 to"),
         ([ALL[0], "--num_processes=0", ALL[2]], "--num_processes=0 must be 1 or more"),
@@ -87,3 +89,17 @@ def test_sigterm_ends_a_process_that_has_joined():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert not done.stdout
+
+
+def test_process_0_leaves_the_others_time_to_read_why_it_ends():
+    """Its own thread that listens for such reasons finds it, too."""
+    code = (
+        "from jaxmnist.distributed.ending import abandon\n"
+        "from jaxmnist.distributed.start import Start, join\n"
+        f"address = '127.0.0.1:{free_port()}'\n"
+        "assert join(Start(coordinator_address=address, num_processes=1, process_id=0))\n"
+        "abandon('the disk is full', 3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "the disk is full" not in done.stderr

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jaxmnist.distributed import watchdog as module
 from jaxmnist.distributed.watchdog import Watchdog
 
 PROGRAM = """
@@ -72,6 +74,20 @@ stand_still_in_native_code()
     assert re.findall("^jaxmnist: .*", output, re.M) == [
         line for line in output.splitlines() if "no step and no batch" in line
     ]
+
+
+@pytest.mark.parametrize("timeout", [3.0, 600.0])
+def test_it_leaves_others_time_to_see_the_same_standstill(timeout, monkeypatch, capfd):
+    """They look up to a tick later; of a long limit a tick is not a twentieth."""
+    waits = []
+    watchdog = Watchdog(timeout, lambda: "")
+    watchdog._ended = SimpleNamespace(wait=waits.append)
+    monkeypatch.setattr(module, "take_last_word", lambda: None)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit):
+        watchdog._watch()
+    *ticks, grace = waits
+    assert sum(ticks) == pytest.approx(timeout) and 2 * max(ticks) <= grace <= 4
 
 
 @pytest.mark.parametrize(

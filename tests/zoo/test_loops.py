@@ -1,6 +1,9 @@
 """How many steps a call makes; several are refused on CPUs for models with XLA's convolution."""
 
+from types import SimpleNamespace
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,3 +103,10 @@ def test_batches_of_a_call_are_used_where_they_are_put(rows, monkeypatch):
     for name, given in batch.items():
         assert placed[name].sharding == sharding and placed[name].dtype == given.dtype
         np.testing.assert_array_equal(placed[name], given)
+
+
+def test_on_accelerators_jax_lays_them(monkeypatch):
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu")]))
+    sharding, seen = SimpleNamespace(mesh=mesh), []
+    monkeypatch.setattr(jax, "device_put", lambda *args: seen.append(args) or "placed")
+    assert loops.put({"image": 1}, sharding) == "placed" and seen == [({"image": 1}, sharding)]
